@@ -1,0 +1,143 @@
+"""JSON as turnlog keeps it: one canonical form, strict reading, and the hashes over it.
+
+The one rule: bytes that were hashed once are the same for ever. Canonical bytes are compact
+UTF-8 with keys in the order received, integers exact, floats in their shortest form that
+round-trips, and lone surrogates left escaped; duplicate keys, NaN and infinities are refused
+(design section 3). Nothing here knows what the JSON means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from .errors import InvalidInput
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+JsonObject: TypeAlias = Mapping[str, Json]
+
+HASH_TAG = b"turnlog1"
+GENESIS = bytes(32)
+
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def dumps(value: Json) -> bytes:
+    """The canonical bytes of a JSON value.
+
+    Raises InvalidInput where the value is not JSON: NaN, an infinity, a key that is not text.
+    """
+    try:
+        text = _encoder.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"not a JSON value: {error}") from error
+    # In JSON text a lone surrogate and its backslash escape are the same string.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def loads(data: bytes | str) -> Json:
+    """Read JSON strictly.
+
+    Raises InvalidInput for text that is not JSON, for duplicate keys, for numbers that no float
+    holds, and for nesting that is too deep to read.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        value: Json = _decoder.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"not readable as JSON: {error}") from error
+    return value
+
+
+def loads_object(data: bytes | str) -> JsonObject:
+    """Read a JSON object strictly; raises InvalidInput for anything else."""
+    value = loads(data)
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"a JSON object is needed, not {type(value).__name__}")
+    return value
+
+
+def digest(*parts: bytes) -> bytes:
+    """SHA-256 over the parts, one after the other."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part)
+    return sha.digest()
+
+
+def chain(previous: bytes, fields: Sequence[str | int | bytes | None]) -> bytes:
+    """The next hash of a chain: the tag, the previous hash, and each field with its length.
+
+    A field is prefixed by four bytes of length, an integer stands in decimal, and an absent
+    field is an explicit null, so that no two lists of fields share their bytes (design, section 3).
+    """
+    return digest(HASH_TAG, previous, *(_framed(field) for field in fields))
+
+
+def _framed(field: str | int | bytes | None) -> bytes:
+    if field is None:
+        return b"\xff\xff\xff\xff"
+    raw = field if isinstance(field, bytes) else str(field).encode("utf-8", "surrogatepass")
+    return len(raw).to_bytes(4, "big") + raw
+
+
+# -- looking into JSON that somebody else wrote --------------------------------------------
+
+
+def text(value: JsonObject, key: str) -> str | None:
+    """The text under a key, or None where it is absent or something else."""
+    found = value.get(key)
+    return found if isinstance(found, str) else None
+
+
+def integer(value: JsonObject, key: str) -> int | None:
+    """The integer under a key, or None where it is absent or something else."""
+    found = value.get(key)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def obj(value: JsonObject, key: str) -> JsonObject:
+    """The object under a key, or an empty one where it is absent or something else."""
+    found = value.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def array(value: JsonObject, key: str) -> Sequence[Json]:
+    """The list under a key, or an empty one where it is absent or something else."""
+    found = value.get(key)
+    return found if isinstance(found, (list, tuple)) else ()
+
+
+def objects(value: JsonObject, key: str) -> list[JsonObject]:
+    """The objects in the list under a key; whatever else is in it is left out."""
+    return [entry for entry in array(value, key) if isinstance(entry, Mapping)]
+
+
+# -- reading strictly ----------------------------------------------------------------------
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
+
+
+def _finite(literal: str) -> float:
+    number = float(literal)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {literal} is too large")
+    return number
+
+
+def _no_constant(literal: str) -> Json:
+    raise ValueError(f"{literal} is not JSON")
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
+)

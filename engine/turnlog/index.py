@@ -1,0 +1,198 @@
+"""What is cached beside the log, as changes derived from an event (law 2).
+
+The one rule: a change follows from the state before, the event, and the state after, and from
+nothing else; a store applies changes in the transaction that appends the event, and can rebuild
+every table from the log with the same function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from . import events as ev
+from .canonical import JsonObject, text
+from .items import call_id_of
+from .record import Recorded
+from .state import Call, State, evolve
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Put:
+    """An item stands at `ordinal` from `version` on; its body is in the event at `item_version`."""
+
+    version: int
+    ordinal: int
+    item_version: int
+    key: str
+    item_id: str | None
+    call_id: str | None
+    response: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """Nothing stands at `ordinal` from `version` on."""
+
+    version: int
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shift:
+    """Everything from `ordinal` on stands `by` places further from `version` on."""
+
+    version: int
+    ordinal: int
+    by: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnOpened:
+    """A turn began with the event at `version`."""
+
+    turn: str
+    key: str
+    digest: str
+    version: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnClosed:
+    """A turn ended at `version`; `state` is the head there."""
+
+    turn: str
+    outcome: str
+    version: int
+    time: int
+    state: State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallChanged:
+    """A call as it is now; one that is settled leaves the table of open calls."""
+
+    call: Call
+
+
+Change: TypeAlias = Put | Close | Shift | TurnOpened | TurnClosed | CallChanged
+
+
+def advance(state: State, recorded: Recorded) -> tuple[State, list[Change]]:
+    """Fold one event, and say what it changes beside the log."""
+    after = evolve(state, recorded)
+    return after, [
+        *_context(state, after, recorded),
+        *_turns(after, recorded),
+        *_calls(state, after),
+    ]
+
+
+def _context(before: State, after: State, recorded: Recorded) -> list[Change]:
+    version = recorded.version
+    match recorded.event:
+        case ev.ItemAdded(ordinal=None) as event:
+            return [_put(recorded, before.next, event.key, event.item)]
+        case ev.ItemAdded(ordinal=int() as ordinal) as event:
+            return [
+                Shift(version=version, ordinal=ordinal, by=1),
+                _put(recorded, ordinal, event.key, event.item),
+            ]
+        case ev.ItemEdited() as event:
+            return [
+                Close(version=version, ordinal=event.ordinal),
+                _put(recorded, event.ordinal, event.key, event.item),
+            ]
+        case ev.ItemRemoved() as event:
+            return [Close(version=version, ordinal=event.ordinal)]
+        case ev.CallAnswered() | ev.CallRejected() | ev.CallAbandoned() as event:
+            return _output(before, after, recorded, event)
+        case ev.ResponseCompleted() as event:
+            return _outputs(before, recorded, event)
+        case _:
+            return []
+
+
+def _put(recorded: Recorded, ordinal: int, key: str, item: JsonObject) -> Put:
+    return Put(
+        version=recorded.version,
+        ordinal=ordinal,
+        item_version=recorded.version,
+        key=key,
+        item_id=text(item, "id"),
+        call_id=call_id_of(item),
+        response=None,
+    )
+
+
+def _output(
+    before: State,
+    after: State,
+    recorded: Recorded,
+    event: ev.CallAnswered | ev.CallRejected | ev.CallAbandoned,
+) -> list[Change]:
+    old, new = before.call(event.call), after.call(event.call)
+    if old is None or new is None or new.ordinal is None:
+        return []
+    put = _put(recorded, new.ordinal, event.key, event.item)
+    if old.ordinal is None:
+        return [put]
+    return [Close(version=recorded.version, ordinal=old.ordinal), put]
+
+
+def _outputs(before: State, recorded: Recorded, event: ev.ResponseCompleted) -> list[Change]:
+    attempt = before.attempt
+    if attempt is None or attempt.id != event.attempt or not attempt.outputs:
+        return []
+    puts = [
+        Put(
+            version=recorded.version,
+            ordinal=attempt.end + place,
+            item_version=output.version,
+            key=output.key,
+            item_id=output.item_id,
+            call_id=output.call_id,
+            response=event.response,
+        )
+        for place, output in enumerate(attempt.outputs)
+    ]
+    if before.next == attempt.end:
+        return [*puts]
+    return [Shift(version=recorded.version, ordinal=attempt.end, by=len(puts)), *puts]
+
+
+def _turns(after: State, recorded: Recorded) -> list[Change]:
+    turn = recorded.turn or ""
+    match recorded.event:
+        case ev.TurnStarted() as event:
+            opened = TurnOpened(
+                turn=turn,
+                key=event.key,
+                digest=event.digest,
+                version=recorded.version,
+                time=recorded.time,
+            )
+            return [opened]
+        case ev.TurnEnded() as event:
+            closed = TurnClosed(
+                turn=turn,
+                outcome=event.outcome,
+                version=recorded.version,
+                time=recorded.time,
+                state=after,
+            )
+            return [closed]
+        case _:
+            return []
+
+
+def _calls(before: State, after: State) -> list[Change]:
+    if before.calls is after.calls:
+        return []
+    known = {call.id: call for call in before.calls}
+    return [
+        CallChanged(call=call)
+        for call in after.calls
+        if (old := known.get(call.id)) is None or old.status != call.status
+    ]

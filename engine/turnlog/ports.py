@@ -1,0 +1,423 @@
+"""What the engine needs of the world: a store, a transport, and a profile of the provider.
+
+The one rule: every method lists the errors it raises, and raises no others. A new store or
+transport starts by joining the contract suite (`turnlog.testing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
+
+from .canonical import JsonObject
+from .index import Change
+from .record import Recorded
+from .state import Parent, State, Status
+
+# -- the store -----------------------------------------------------------------------------
+
+Lease = Literal["acquire", "keep", "release"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """Everything that one append writes, in one transaction or not at all (design section 5).
+
+    `expected` is the version that the events follow (0 for a new conversation). `head` is the
+    state after them, `changes` what follows beside the log. `lease` says what becomes of the
+    right to run the turn: `acquire` takes it (the events carry `epoch`, one more than the last),
+    `keep` and `release` need it to be held by this store's owner at `epoch`; None needs none.
+    `source` is where a new fork came from.
+    """
+
+    conversation: str
+    expected: int
+    events: Sequence[Recorded]
+    head: State
+    changes: Sequence[Change]
+    epoch: int | None = None
+    lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The append is in the log: by this call, or `already` by an earlier one with the same ids."""
+
+    version: int
+    already: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The cached state of a conversation, and who may run its turn.
+
+    `epoch` is the last one given out (0 before the first); `owner` is None where no lease is
+    held; `alive` says whether that owner lives, `mine` whether it is the asking store.
+    """
+
+    state: State
+    epoch: int
+    owner: str | None
+    alive: bool
+    mine: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """One place of the context: the item in the event `item_version` of `holder`.
+
+    `holder` is the conversation whose log has the event: in a fork, it may be an ancestor.
+    """
+
+    ordinal: int
+    holder: str
+    item_version: int
+    key: str
+    item_id: str | None
+    call_id: str | None
+    response: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRow:
+    """A turn as the store knows it: where it began, and the head where it ended."""
+
+    conversation: str
+    turn: str
+    key: str
+    digest: str
+    started: int
+    ended: int | None
+    outcome: str | None
+    time: int
+    state: State | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationRow:
+    """A conversation in a list. Times are microseconds since 1970."""
+
+    id: str
+    version: int
+    status: Status
+    agent: str | None
+    model: str | None
+    turns: int
+    items: int
+    metadata: JsonObject
+    created: int
+    updated: int
+    fork_of: str | None
+    turn: str | None
+    orphaned: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRow:
+    """An open call, in an inbox."""
+
+    conversation: str
+    call: str
+    turn: str | None
+    name: str | None
+    kind: str
+    status: str
+    item_version: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that `verify` found to be wrong; `version` is None where no event is to blame."""
+
+    conversation: str
+    version: int | None
+    problem: str
+
+
+class Store(Protocol):
+    """Where events live. One object is one owner: a process with the right to hold leases.
+
+    Every method may raise StoreUnavailable (locked, full, unreadable just now), StoreCorrupt
+    (what is stored cannot be read back) and Closed (after `close`), and only what is listed else.
+    Callers may await from any event loop, and be cancelled at any time: an append that was handed
+    over is finished all the same.
+    """
+
+    async def append(self, append: Append) -> Appended:
+        """Write all of it, or nothing; the same event ids again are `already` there.
+
+        Raises VersionConflict, IdConflict, StaleEpoch (the lease is another's), StoreReadOnly,
+        and OutcomeUnknown (a commit that may have happened: append the same events again).
+        """
+        ...
+
+    async def head(self, conversation: str) -> Head | None:
+        """The head of a conversation, or None where there is none."""
+        ...
+
+    async def events(
+        self, conversation: str, *, after: int = 0, until: int | None = None, limit: int = 500
+    ) -> list[Recorded]:
+        """Events of versions above `after`, up to and with `until`, at most `limit`, in order.
+
+        A fork's own events only; its ancestors are other conversations.
+        """
+        ...
+
+    async def pick(self, conversation: str, versions: Sequence[int]) -> list[Recorded]:
+        """The events at these versions, in the order of the versions; missing ones left out."""
+        ...
+
+    async def context(
+        self,
+        conversation: str,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        version: int | None = None,
+        last: int | None = None,
+    ) -> list[Placed]:
+        """What stands at the ordinals from `start` to before `stop`, in order, at a version.
+
+        The tail is part of it. `last` keeps only that many, from the end. A fork's places include
+        those of its ancestors.
+        """
+        ...
+
+    async def find(
+        self,
+        conversation: str,
+        *,
+        key: str | None = None,
+        item_id: str | None = None,
+        call_id: str | None = None,
+    ) -> list[Placed]:
+        """Where an item stands now, by exactly one of its ids."""
+        ...
+
+    async def turn(
+        self, conversation: str, *, id: str | None = None, key: str | None = None
+    ) -> TurnRow | None:
+        """A turn by its id, or by its idempotency key."""
+        ...
+
+    async def turns(
+        self, conversation: str, *, before: int | None = None, limit: int = 50
+    ) -> list[TurnRow]:
+        """Turns that began before a version (all, where None), the latest first."""
+        ...
+
+    async def conversations(
+        self,
+        *,
+        after: str | None = None,
+        limit: int = 50,
+        status: Status | None = None,
+        metadata: Mapping[str, str] | None = None,
+        since: int | None = None,
+        until: int | None = None,
+    ) -> list[ConversationRow]:
+        """Conversations in the order of their ids, above `after`.
+
+        `metadata` selects those that have these entries; `since` and `until` bound the time of
+        the last event (microseconds).
+        """
+        ...
+
+    async def orphans(self) -> list[str]:
+        """The conversations whose lease is held by an owner known to be dead."""
+        ...
+
+    async def pending(
+        self, *, after: tuple[str, str] | None = None, limit: int = 50
+    ) -> list[CallRow]:
+        """Open calls of all conversations, ordered by (conversation, call), above `after`."""
+        ...
+
+    async def follow(
+        self, positions: Mapping[int, int], *, limit: int = 500
+    ) -> list[tuple[int, int, Recorded]]:
+        """Events as (partition, position, event), above a position for each partition.
+
+        Positions count from 1 without gaps within a partition; a partition that is not named is
+        read from its start.
+        """
+        ...
+
+    async def changed(self, timeout: float) -> None:
+        """Return when something was perhaps appended, at the latest after `timeout` seconds."""
+        ...
+
+    async def check(self, conversation: str) -> list[Finding]:
+        """Compare what is cached beside a conversation's log with what the log says."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was handed over, release the owner, and close. Idempotent."""
+        ...
+
+
+# -- the transport -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Create:
+    """Ask for a response. `body` is what `POST /v1/responses` takes, without `stream`.
+
+    `parent` is where the parent of a continuation lives, for transports that remember.
+    """
+
+    body: JsonObject
+    parent: Parent | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieve:
+    """Ask what became of a response; from behind a sequence number where it still streams."""
+
+    response: str
+    starting_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Ask the provider to stop a background response."""
+
+    response: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """Ask the provider to forget a stored response."""
+
+    response: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compact:
+    """Ask for a compacted window (`POST /v1/responses/compact`)."""
+
+    body: JsonObject
+
+
+Request: TypeAlias = Create | Retrieve | Cancel | Delete | Compact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What a provider reports as wrong, whatever shape it came in (protocol 1.3).
+
+    `retry_after` is in seconds. `status` is None where the provider gave none.
+    """
+
+    status: int | None = None
+    code: str | None = None
+    type: str | None = None
+    message: str
+    param: str | None = None
+    retry_after: float | None = None
+
+
+Terminal = Literal["completed", "incomplete", "failed", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One thing that a provider sent.
+
+    `type` is its tag, empty where it has none; `data` the JSON that arrived. A frame that cannot
+    be read as a JSON object has its raw `text` instead, and empty `data`. `terminal` says that
+    the response is over and how; `problem` is there for `error` and `failed`. `connection` and
+    `lane` say where it came from, where the transport knows.
+    """
+
+    type: str
+    data: JsonObject
+    text: str | None = None
+    terminal: Terminal | None = None
+    problem: Problem | None = None
+    connection: str | None = None
+    lane: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What a provider can do: a value, so that a quirk is never an `if` (design section 6).
+
+    `reasoning_replay`: encrypted reasoning may be asked for and sent back. `stored_for` is how
+    long a stored response can be continued, in seconds. `terminal_output_optional` and the like
+    need no flag: the engine copes with every provider alike.
+    """
+
+    name: str
+    base_url: str | None = None
+    websocket: bool = False
+    lanes: bool = False
+    stored_ids: bool = True
+    store_default: bool = True
+    retrieve: bool = False
+    background: bool = False
+    reasoning_replay: bool = False
+    stored_for: float = 30 * 24 * 3600.0
+    key_env: str | None = "OPENAI_API_KEY"
+    unsupported: frozenset[str] = field(default_factory=frozenset[str])
+    """Fields of a request body that the provider refuses."""
+
+
+class Transport(Protocol):
+    """A way to a provider. It sends what it is given once, and never again by itself (law 10)."""
+
+    @property
+    def name(self) -> str:
+        """The name of the way that the next request takes: `websocket`, `http`, `replay` …"""
+        ...
+
+    @property
+    def profile(self) -> Profile:
+        """What the provider behind it can do."""
+        ...
+
+    def check(self) -> None:
+        """Raise ConfigurationError where a request cannot go out: no key, no usable address."""
+        ...
+
+    def remembers(self, parent: Parent) -> bool:
+        """Whether an unstored parent can still be continued from here (law 8)."""
+        ...
+
+    def send(self, request: Request) -> AsyncIterator[Frame]:
+        """Send a request and yield its frames; ends behind the terminal frame.
+
+        What the provider answers, refusals included, is a frame. Closing the iterator early
+        abandons the response. For `Retrieve` a plain answer becomes one frame whose type and
+        terminal follow from the response's status.
+
+        Raises NotSent (nothing reached the provider), Unheard (possibly sent, nothing heard),
+        Lost (heard from, then lost), NotSupported (this transport cannot do that), Closed, and
+        ConfigurationError (no key).
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close every connection; streams under way raise Closed. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """How to reach a provider; what `turnlog.open` hands to a transport's factory.
+
+    `key` is text, or a callable that returns it (asked anew for each connection and request).
+    Timeouts are in seconds. The key never appears in a repr (law 15).
+    """
+
+    base_url: str | None = None
+    key: object = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    profile: Profile | None = None
+    connect_timeout: float = 10.0
+    idle_timeout: float = 300.0
+    allow_insecure: bool = False
+    options: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)

@@ -1,0 +1,282 @@
+"""The recorded envelope, and the codec between events and bytes.
+
+The one rule: what was hashed is what is stored. A recorded event keeps its canonical body as
+bytes; nothing is encoded again to verify it. Old bodies are lifted by small steps here, before
+they are decoded, never in `evolve`.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from .canonical import GENESIS, Json, JsonObject, chain, digest, dumps, loads_object
+from .errors import InvalidInput, StoreCorrupt
+from .events import SCHEMA, TAGS, Event, tag_of
+
+T = TypeVar("T")
+Upcast = Callable[[JsonObject], JsonObject]
+
+UPCASTS: Mapping[tuple[str, int], Upcast] = {}
+"""How a body of a tag and schema becomes one of the next schema; empty while there is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event that is to be recorded, and the turn that it belongs to."""
+
+    event: Event
+    turn: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """One event as the log holds it.
+
+    `version` counts from 1 within the conversation, `time` is in microseconds since 1970 (UTC),
+    `hash` chains it to the event before. `body` holds the canonical bytes that were hashed.
+    """
+
+    conversation: str
+    version: int
+    id: str
+    tag: str
+    schema: int
+    time: int
+    actor: str
+    turn: str | None
+    epoch: int | None
+    salt: bytes
+    body: bytes
+    hash: bytes
+    event: Event
+
+    def body_digest(self) -> bytes:
+        """SHA-256 over salt and body, which is what the chain binds."""
+        return digest(self.salt, self.body)
+
+    def expected_hash(self, previous: bytes) -> bytes:
+        """The hash that this event must have behind `previous`."""
+        return chain(
+            previous,
+            (
+                self.conversation,
+                self.version,
+                self.id,
+                self.tag,
+                self.schema,
+                self.time,
+                self.actor,
+                self.turn,
+                self.epoch,
+                self.body_digest(),
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """What the shell adds to events: time, ids and randomness are arguments (law 14)."""
+
+    time: int
+    actor: str
+    epoch: int | None
+    ids: Sequence[str]
+    salts: Sequence[bytes]
+
+
+def record(
+    conversation: str, version: int, previous: bytes, events: Sequence[NewEvent], stamp: Stamp
+) -> list[Recorded]:
+    """Put events into their envelopes behind `version` and its hash `previous`.
+
+    Raises InvalidInput where a body is not JSON.
+    """
+    recorded: list[Recorded] = []
+    for new, id, salt in zip(events, stamp.ids, stamp.salts, strict=True):
+        version += 1
+        one = envelope(
+            conversation=conversation,
+            version=version,
+            id=id,
+            tag=tag_of(new.event),
+            schema=SCHEMA,
+            time=stamp.time,
+            actor=stamp.actor,
+            turn=new.turn,
+            epoch=stamp.epoch if new.turn is not None else None,
+            salt=salt,
+            body=encode(new.event),
+            previous=previous,
+            event=new.event,
+        )
+        previous = one.hash
+        recorded.append(one)
+    return recorded
+
+
+def envelope(
+    *,
+    conversation: str,
+    version: int,
+    id: str,
+    tag: str,
+    schema: int,
+    time: int,
+    actor: str,
+    turn: str | None,
+    epoch: int | None,
+    salt: bytes,
+    body: bytes,
+    previous: bytes,
+    event: Event,
+) -> Recorded:
+    """A recorded event, with the hash that it has behind `previous`."""
+    fields_ = (conversation, version, id, tag, schema, time, actor, turn, epoch, digest(salt, body))
+    return Recorded(
+        conversation=conversation,
+        version=version,
+        id=id,
+        tag=tag,
+        schema=schema,
+        time=time,
+        actor=actor,
+        turn=turn,
+        epoch=epoch,
+        salt=salt,
+        body=body,
+        hash=chain(previous, fields_),
+        event=event,
+    )
+
+
+def first_broken(events: Iterable[Recorded], previous: bytes = GENESIS) -> Recorded | None:
+    """The first event that does not verify behind `previous`, or None where all do."""
+    for one in events:
+        if one.expected_hash(previous) != one.hash:
+            return one
+        previous = one.hash
+    return None
+
+
+# -- the codec -----------------------------------------------------------------------------
+
+
+def encode(event: Event) -> bytes:
+    """The canonical body of an event: absent fields left out, unknown fields last."""
+    return dumps(to_json(event))
+
+
+def decode(tag: str, schema: int, body: bytes) -> Event:
+    """An event from its body; unknown fields are kept in `extra`.
+
+    Raises StoreCorrupt where the tag is unknown or the body does not fit it.
+    """
+    kind = TAGS.get(tag)
+    if kind is None:
+        raise StoreCorrupt(f"unknown event tag {tag!r}: a newer turnlog may have written it")
+    try:
+        value = loads_object(body)
+        while (tag, schema) in UPCASTS:
+            value = UPCASTS[tag, schema](value)
+            schema += 1
+        return cast(Event, from_json(cast(Any, kind), value))
+    except InvalidInput as error:
+        raise StoreCorrupt(f"the body of a {tag} event cannot be read: {error}") from error
+
+
+def to_json(value: object) -> Json:
+    """The JSON of a frozen dataclass of plain fields; absent fields are left out."""
+    if is_dataclass(value) and not isinstance(value, type):
+        body: dict[str, Json] = {}
+        for name in _names(cast(Any, type(value))):
+            part = getattr(value, name)
+            if part is not None:
+                body[name] = to_json(part)
+        body.update(getattr(value, "extra", {}))
+        return body
+    if isinstance(value, tuple):
+        return [to_json(part) for part in cast("tuple[object, ...]", value)]
+    return cast(Json, value)
+
+
+def from_json(kind: type[T], value: Json) -> T:
+    """A frozen dataclass from its JSON; raises InvalidInput where a field does not fit."""
+    return cast(T, _reader(cast(Any, kind))(value))
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(kind) if one.name != "extra")
+
+
+Reader = Callable[[Any], Any]
+
+
+@cache
+def _reader(kind: Any) -> Reader:
+    """A function that makes a `kind` of a JSON object, checking each field's type."""
+    hints = get_type_hints(kind, localns={"Sequence": Sequence, "Mapping": Mapping})
+    readers = {name: _field_reader(hints[name]) for name in _names(kind)}
+    needed = {
+        one.name
+        for one in fields(kind)
+        if one.default is MISSING and one.default_factory is MISSING
+    }
+    open_ended = "extra" in hints
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise InvalidInput(f"{kind.__name__} is not an object")
+        found = cast("Mapping[str, Any]", value)
+        if missing := needed - found.keys():
+            raise InvalidInput(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
+        known = {name: readers[name](found[name]) for name in readers if name in found}
+        extra = {name: part for name, part in found.items() if name not in readers}
+        return kind(**known, extra=extra) if open_ended and extra else kind(**known)
+
+    return read
+
+
+def _field_reader(hint: Any) -> Reader:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        return _reader(cast(Any, hint))
+    if origin is Literal:
+        return _one_of(arguments)
+    if origin is tuple:
+        return _tuple_of(_field_reader(arguments[0]))
+    if origin in (Union, types.UnionType) and types.NoneType in arguments:
+        (inner,) = (one for one in arguments if one is not types.NoneType)
+        return _field_reader(inner)
+    return _exactly({str: str, int: int, bool: bool}.get(hint, dict))
+
+
+def _exactly(kind: type) -> Reader:
+    def read(value: Any) -> Any:
+        if type(value) is not kind:
+            raise InvalidInput(f"{value!r:.40} is not {kind.__name__}")
+        return value
+
+    return read
+
+
+def _one_of(allowed: tuple[Any, ...]) -> Reader:
+    def read(value: Any) -> Any:
+        if value not in allowed:
+            raise InvalidInput(f"{value!r:.40} is not one of {', '.join(map(str, allowed))}")
+        return value
+
+    return read
+
+
+def _tuple_of(inner: Reader) -> Reader:
+    def read(value: Any) -> Any:
+        if not isinstance(value, list):
+            raise InvalidInput(f"{value!r:.40} is not a list")
+        return tuple(inner(part) for part in value)
+
+    return read
