@@ -1,0 +1,388 @@
+"""The Responses protocol between bytes and frames, for every transport alike.
+
+The one rule: nothing here does I/O, and reading never raises. What a provider sends becomes a
+`Frame`, however odd: both shapes of an error (protocol 1.3) give one `Problem`, and a terminal
+frame is recognised whatever else in it is null, missing or new (W-20, W-21). What cannot be read
+as a JSON object keeps its raw text (W-22).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Literal
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+from turnlog.canonical import Json, JsonObject, dumps, integer, loads_object, obj, text
+from turnlog.errors import ConfigurationError, InvalidInput, NotSupported
+from turnlog.ports import Frame, Problem, Terminal
+
+STREAM_END = "[DONE]"
+"""What some providers send behind the last event of a stream; it is not a frame."""
+
+_TERMINAL: dict[str, Terminal] = {
+    "response.completed": "completed",
+    "response.incomplete": "incomplete",
+    "response.failed": "failed",
+    "response.cancelled": "cancelled",
+    "error": "error",
+}
+_STATUS: dict[str, Terminal] = {
+    "completed": "completed",
+    "incomplete": "incomplete",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+_NO_REASON = "the provider gave no reason"
+_LONGEST_MESSAGE = 2000
+
+# -- reading -------------------------------------------------------------------------------
+
+
+def read(raw: str | bytes, *, connection: str | None = None, lane: str | None = None) -> Frame:
+    """The frame in one WebSocket message or one server-sent event; never raises.
+
+    `connection` is where it came from, `lane` the lane it counts for where it names none itself.
+    """
+    try:
+        data = loads_object(raw)
+    except InvalidInput:
+        return Frame(type="", data={}, text=_as_text(raw), connection=connection, lane=lane)
+    return frame(data, connection=connection, lane=lane)
+
+
+def frame(data: JsonObject, *, connection: str | None = None, lane: str | None = None) -> Frame:
+    """The frame in a JSON object that was read already; never raises."""
+    tag = text(data, "type") or ""
+    terminal = _terminal(tag, data)
+    return Frame(
+        type=tag,
+        data=data,
+        terminal=terminal,
+        problem=_problem(terminal, data),
+        connection=connection,
+        lane=text(data, "stream_id") or lane,
+    )
+
+
+def answer(status: int, headers: Mapping[str, str], body: bytes) -> Frame:
+    """The frame in a plain HTTP answer, one that is not a stream; never raises.
+
+    A response object gives `response.<its status>`, and is terminal by that status: `queued` and
+    `in_progress` are not. A refusal gives an `error` frame. A success that holds neither a
+    response, nor a compacted window, nor a deletion, cannot be read and keeps its text.
+    """
+    try:
+        data = loads_object(body)
+    except InvalidInput:
+        data = None
+    if not 200 <= status < 300:
+        return _refusal(status, headers, body, data)
+    tag = "" if data is None else _answer_type(data)
+    if data is None or not tag:
+        return Frame(type="", data={}, text=_as_text(body))
+    terminal = _ANSWERED.get(tag) or _TERMINAL.get(tag)
+    wrapped: JsonObject = {"type": tag, "response": data}
+    return Frame(type=tag, data=wrapped, terminal=terminal, problem=_problem(terminal, wrapped))
+
+
+def _as_text(raw: str | bytes) -> str:
+    return raw if isinstance(raw, str) else raw.decode("utf-8", "backslashreplace")
+
+
+def _terminal(tag: str, data: JsonObject) -> Terminal | None:
+    terminal = _TERMINAL.get(tag)
+    if terminal != "completed":
+        return terminal
+    # Some servers end every stream with `response.completed` and tell the truth in the status
+    # alone. Only a completed response may be a parent (law 4), so here the status decides.
+    return _STATUS.get(text(obj(data, "response"), "status") or "", terminal)
+
+
+_ANSWERED: dict[str, Terminal] = {
+    "response.compaction": "completed",
+    "response.deleted": "completed",
+}
+
+
+def _answer_type(data: JsonObject) -> str:
+    if data.get("deleted") is True:
+        return "response.deleted"
+    kind = text(data, "object")
+    if kind == "response.compaction":
+        return kind
+    status = text(data, "status")
+    if status is not None and (kind in ("response", None)):
+        return f"response.{status}"
+    return f"response.{_unstated(data)}" if kind == "response" else ""
+
+
+def _unstated(data: JsonObject) -> str:
+    # A plain answer is given when the response is over; what is in it says how.
+    if data.get("error") is not None:
+        return "failed"
+    return "incomplete" if data.get("incomplete_details") is not None else "completed"
+
+
+# -- what is wrong -------------------------------------------------------------------------
+
+
+def _problem(terminal: Terminal | None, data: JsonObject) -> Problem | None:
+    if terminal == "error":
+        # Nested over a WebSocket, flat in a stream; a flat one has no type but the frame's.
+        return problem(obj(data, "error"), data)
+    if terminal == "failed":
+        response = obj(data, "response")
+        return problem(obj(response, "error"), {"error": response.get("error")})
+    return None
+
+
+def problem(
+    error: JsonObject,
+    around: JsonObject,
+    headers: Mapping[str, str] | None = None,
+) -> Problem:
+    """What is wrong, from an error object and the object around it, either of which may lack it."""
+    code = _code(error) or _code(around)
+    given = _headers(error) | _headers(around) if headers is None else headers
+    return Problem(
+        status=_status(around) or _status(error) or _as_status(code),
+        code=code,
+        type=text(error, "type"),
+        message=_message(error, around),
+        param=text(error, "param") or text(around, "param"),
+        retry_after=retry_after(given),
+    )
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """How many seconds a provider asks to wait, or None where it does not say.
+
+    A date is read against the `Date` of the same answer, so that no clock is compared.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    milliseconds = _number(lower.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = lower.get("retry-after")
+    seconds = _number(value)
+    return seconds if seconds is not None else _between(lower.get("date"), value)
+
+
+def _code(found: JsonObject) -> str | None:
+    number = integer(found, "code")
+    return text(found, "code") if number is None else str(number)
+
+
+def _status(found: JsonObject) -> int | None:
+    return integer(found, "status") or integer(found, "status_code")
+
+
+def _as_status(code: str | None) -> int | None:
+    # llama.cpp and others write the HTTP status where the code belongs.
+    return int(code) if code in _ERROR_STATUSES else None
+
+
+_ERROR_STATUSES = frozenset(str(status) for status in range(400, 600))
+
+
+def _message(error: JsonObject, around: JsonObject) -> str:
+    candidates = (
+        text(error, "message"),
+        text(around, "error"),
+        text(around, "message"),
+        text(around, "detail"),
+        text(error, "code"),
+        text(around, "code"),
+    )
+    return next((found for found in candidates if found), _NO_REASON)
+
+
+def _headers(found: JsonObject) -> dict[str, str]:
+    headers = obj(found, "headers")
+    return {
+        name: str(value)
+        for name, value in headers.items()
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool)
+    }
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return max(number, 0.0) if math.isfinite(number) else None
+
+
+def _between(start: str | None, end: str | None) -> float | None:
+    try:
+        span = parsedate_to_datetime(end or "") - parsedate_to_datetime(start or "")
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return max(span.total_seconds(), 0.0)
+
+
+def _refusal(
+    status: int, headers: Mapping[str, str], body: bytes, data: JsonObject | None
+) -> Frame:
+    around: dict[str, Json] = {**(data or {}), "type": "error", "status": status}
+    found = problem(obj(around, "error"), around, headers)
+    raw = None if data is not None else _as_text(body)
+    if found.message == _NO_REASON:
+        said = _as_text(body).strip()[:_LONGEST_MESSAGE]
+        found = replace(found, message=said or f"HTTP {status} {_phrase(status)}".rstrip())
+    return Frame(type="error", data=around, text=raw, terminal="error", problem=found)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+# -- writing -------------------------------------------------------------------------------
+
+
+def create_payload(body: JsonObject, *, lane: str | None = None) -> bytes:
+    """The bytes of a `response.create`: the body, without what a WebSocket implies or refuses.
+
+    Raises NotSupported for a background response, which a WebSocket cannot carry, and
+    InvalidInput for a body that is not JSON.
+    """
+    if body.get("background"):
+        raise NotSupported(
+            "a WebSocket cannot carry a background response: use the http transport,"
+            " or leave `background` out"
+        )
+    rest = {key: value for key, value in body.items() if key not in _IMPLIED}
+    named = {} if lane is None else {"stream_id": lane}
+    return dumps({"type": "response.create", **named, **rest})
+
+
+def post_payload(body: JsonObject, *, stream: bool = True) -> bytes:
+    """The bytes of a `POST /v1/responses`; raises InvalidInput for a body that is not JSON."""
+    rest = {key: value for key, value in body.items() if key != "stream"}
+    return dumps({**rest, "stream": True} if stream else rest)
+
+
+_IMPLIED = frozenset({"type", "stream", "background", "stream_id"})
+
+# -- addresses -----------------------------------------------------------------------------
+
+_SCHEMES = {
+    ("http", "http"): "http",
+    ("ws", "http"): "http",
+    ("https", "http"): "https",
+    ("wss", "http"): "https",
+    ("http", "ws"): "ws",
+    ("ws", "ws"): "ws",
+    ("https", "ws"): "wss",
+    ("wss", "ws"): "wss",
+}
+
+
+def url(base_url: str, path: str = "responses", *, scheme: Literal["http", "ws"]) -> str:
+    """The address of `path` below a base URL, for HTTP or for a WebSocket (W-48).
+
+    What is encrypted stays so and what is not is not, a base that names `/responses` already is
+    taken at its word, and a query is kept. Raises ConfigurationError for what is not a base URL.
+    """
+    parts = _split(base_url)
+    root = parts.path.rstrip("/").removesuffix("/responses")
+    # A path of a provider's own, such as `/openai/v1`, stays as it is.
+    target = _SCHEMES[parts.scheme, scheme]
+    return urlunsplit((target, parts.netloc, f"{root}/{path}", parts.query, ""))
+
+
+def _split(base_url: str) -> SplitResult:
+    try:
+        parts = urlsplit(base_url)
+        usable = bool(parts.hostname) and parts.port != 0 and (parts.scheme, "http") in _SCHEMES
+    except ValueError:
+        usable = False
+        parts = urlsplit("")
+    if not usable or not base_url.isprintable() or " " in base_url:
+        raise ConfigurationError(
+            f"{_shown(base_url)!r} is not a base URL: give one such as https://api.openai.com/v1"
+        )
+    if "@" in parts.netloc:
+        raise ConfigurationError(
+            f"the base URL of {parts.hostname} holds a user name or a password:"
+            " hand them over as `key` or `headers`"
+        )
+    return parts
+
+
+def _shown(base_url: str) -> str:
+    # A query or the part before an @ may hold a secret (law 15).
+    return base_url.partition("?")[0].rpartition("@")[2]
+
+
+# -- one response on a connection that carries others --------------------------------------
+
+
+class Sequencer:
+    """Tells the frames of the response in progress from those of others (W-24).
+
+    One for each lane of a connection: `begin` when a request is written, then `ours` for every
+    frame that arrives. A frame counts for the response in progress unless it says otherwise: by
+    another lane, by the id of another response, or by going on with the numbering of the
+    response before. Numbers that leave a gap or repeat are counted and believed all the same,
+    since some servers number every frame alike.
+    """
+
+    def __init__(self, lane: str | None = None) -> None:
+        self.lane = lane
+        self.response: str | None = None
+        self.busy = False
+        self.heard = 0
+        self.gaps = 0
+        self.repeats = 0
+        self._last: int | None = None
+        self._before: int | None = None
+        self._over: str | None = None
+
+    def begin(self) -> None:
+        """A request was written: what comes now should belong to its response."""
+        self._over = self.response or self._over
+        self._before = self._last
+        self.response, self._last = None, None
+        self.busy, self.heard, self.gaps, self.repeats = True, 0, 0, 0
+
+    def ours(self, frame: Frame) -> bool:
+        """Whether the frame belongs to the response in progress; takes it into account if so."""
+        if not self.busy or self._stray(frame):
+            return False
+        self.response = self.response or response_id(frame)
+        self._number(integer(frame.data, "sequence_number"))
+        self.heard += 1
+        self.busy = frame.terminal is None
+        return True
+
+    def _stray(self, frame: Frame) -> bool:
+        if frame.lane != self.lane:
+            return True
+        named = response_id(frame)
+        if named is not None:
+            return named != self.response if self.response is not None else named == self._over
+        number = integer(frame.data, "sequence_number")
+        late = self._before is not None and number is not None and number == self._before + 1 > 1
+        return late and self.heard == 0
+
+    def _number(self, number: int | None) -> None:
+        if number is None:
+            return
+        if self._last is not None:
+            self.gaps += number > self._last + 1
+            self.repeats += number <= self._last
+        self._last = number if self._last is None else max(number, self._last)
+
+
+def response_id(frame: Frame) -> str | None:
+    """The id of the response that a frame names, or None where it names none."""
+    return text(obj(frame.data, "response"), "id") or text(frame.data, "response_id")
