@@ -19,9 +19,7 @@ from typing import Literal, TypeAlias, get_args
 
 from .canonical import Json, JsonObject
 
-Cause = Literal[
-    "first", "retry", "tools_answered", "recovery", "resumed", "chain_lost", "server", "asked"
-]
+Cause = Literal["first", "retry", "tools_answered", "recovery", "chain_lost", "server"]
 TurnOutcome = Literal["completed", "incomplete", "failed", "cancelled", "limited"]
 CancelMode = Literal["now", "after_request"]
 

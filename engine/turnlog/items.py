@@ -219,14 +219,15 @@ def _paired(items: Sequence[JsonObject]) -> list[JsonObject]:
             keep[place] = False
             calls[kind, call_id_of(item)] = place
         elif kind in CALL_OF and not is_hosted_output(item):
-            call = calls.pop((CALL_OF[kind], _answered_id(item)), None)
+            call = calls.pop((CALL_OF[kind], answered_id(item)), None)
             keep[place] = call is not None
             if call is not None:
                 keep[call] = True
     return [item for place, item in enumerate(items) if keep[place]]
 
 
-def _answered_id(item: JsonObject) -> str | None:
+def answered_id(item: JsonObject) -> str | None:
+    """The id of the call that an output answers; a local shell output carries it as its own."""
     found = call_id_of(item)
     return text(item, "id") if found is None else found
 
@@ -260,5 +261,5 @@ def check(item: JsonObject) -> None:
         raise InvalidInput('a message needs a "role": user, assistant, system or developer')
     if type_of(item) == "message" and not (text(item, "content") or array(item, "content")):
         raise InvalidInput("the message is empty: give it text or at least one content part")
-    if type_of(item) in CALL_OF and _answered_id(item) is None:
+    if type_of(item) in CALL_OF and answered_id(item) is None:
         raise InvalidInput(f"a {type_of(item)} needs the id of the call that it answers")

@@ -277,6 +277,6 @@ def _tuple_of(inner: Reader) -> Reader:
     def read(value: Any) -> Any:
         if not isinstance(value, list):
             raise InvalidInput(f"{value!r:.40} is not a list")
-        return tuple(inner(part) for part in value)
+        return tuple(map(inner, cast("Sequence[object]", value)))
 
     return read

@@ -180,6 +180,7 @@ class Turn:
     max_requests: int | None = None
     requests: int = 0
     chains_lost: int = 0
+    limits_hit: int = 0
     paused: str | None = None
     cancel: ev.CancelMode | None = None
     last: Outcome | None = None
@@ -241,6 +242,8 @@ def start(id: str) -> State:
 def branch(source: State, id: str) -> State:
     """A fork before its first event: the committed context of the source, and nothing open.
 
+    The calls that the context asks for are there without their outputs, which the fork's first
+    append gives: those of the source, or the word that they were abandoned (`forked`).
     Its parent is kept only where the provider stored it: an unstored one belongs to the lane of
     the source (law 8).
     """
@@ -254,6 +257,9 @@ def branch(source: State, id: str) -> State:
         window=source.window,
         parent=parent and replace(parent, version=0),
         metadata=source.metadata,
+        calls=tuple(
+            replace(call, status="requested", ordinal=None, turn=None) for call in source.calls
+        ),
     )
 
 
@@ -574,7 +580,11 @@ def _outcome(state: State, recorded: Recorded, event: ev.OutcomeEvent) -> State:
     if attempt is None or attempt.id != event.attempt:
         return state
     outcome = _summary(attempt, recorded.time, event)
-    turn = state.turn and replace(state.turn, last=outcome)
+    turn = state.turn and replace(
+        state.turn,
+        last=outcome,
+        limits_hit=state.turn.limits_hit + (outcome.code == "websocket_connection_limit_reached"),
+    )
     state = replace(state, attempt=None, turn=turn)
     if isinstance(event, ev.ResponseCompleted):
         return _committed(state, recorded, attempt, event.response)

@@ -1,0 +1,173 @@
+"""What differs between two contexts: what was kept, added, edited and removed.
+
+The one rule: applying a diff to the first context gives the second. Items are the same by (type,
+item id or call id), never by a content hash (law 3); items without an id from the provider match
+by equality and order. The cost is that of what changed, not of the product of both (W-14).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from .canonical import JsonObject, dumps, text
+from .errors import InvalidInput
+from .items import call_id_of, type_of
+
+Identity: TypeAlias = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """The item at `old` of the first context stands at `new` of the second, unchanged."""
+
+    old: int
+    new: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edited:
+    """The item at `old` stands at `new` with other contents."""
+
+    old: int
+    new: int
+    before: JsonObject
+    item: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """The item stands at `new`, and in the first context nowhere."""
+
+    new: int
+    item: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """The item at `old` stands nowhere in the second context."""
+
+    old: int
+    item: JsonObject
+
+
+Difference: TypeAlias = Kept | Edited | Added | Removed
+
+
+def identity(item: JsonObject) -> Identity:
+    """What makes an item the same item: its type with an id, else its whole content."""
+    kind = type_of(item)
+    for name, id in (("id", text(item, "id")), ("call_id", call_id_of(item))):
+        if id is not None:
+            return kind, name, id
+    return kind, "content", dumps(item).decode("utf-8", "surrogatepass")
+
+
+def diff(old: Sequence[JsonObject], new: Sequence[JsonObject]) -> list[Difference]:
+    """The differences in the order of the new context, each removal where the old item stood.
+
+    Raises InvalidInput where an id stands twice in the new context: it could not be applied.
+    An item that moved against the order of the others is removed and added.
+    """
+    head = _common(old, new)
+    tail = _common(old[head:][::-1], new[head:][::-1])
+    matches = _matches(old[head : len(old) - tail], new[head : len(new) - tail], head)
+    _check_unique(new)
+    kept: list[Difference] = [Kept(old=place, new=place) for place in range(head)]
+    middle = _between(old, new, matches, head, tail)
+    end = [Kept(old=len(old) - tail + place, new=len(new) - tail + place) for place in range(tail)]
+    return [*kept, *middle, *end]
+
+
+def _common(old: Sequence[JsonObject], new: Sequence[JsonObject]) -> int:
+    count = 0
+    for before, after in zip(old, new, strict=False):
+        if before is not after and before != after:
+            break
+        count += 1
+    return count
+
+
+def _check_unique(items: Sequence[JsonObject]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for item in items:
+        id = text(item, "id")
+        if id is None:
+            continue
+        if (type_of(item), id) in seen:
+            raise InvalidInput(f"the item {id!r} stands twice in the list")
+        seen.add((type_of(item), id))
+
+
+def _matches(
+    old: Sequence[JsonObject], new: Sequence[JsonObject], offset: int
+) -> list[tuple[int, int]]:
+    """Pairs of places that hold the same item, increasing in both: as many as there can be."""
+    places: dict[Identity, deque[int]] = {}
+    for place, item in enumerate(old):
+        places.setdefault(identity(item), deque()).append(place)
+    pairs: list[tuple[int, int]] = []
+    for place, item in enumerate(new):
+        candidates = places.get(identity(item))
+        if candidates:
+            pairs.append((candidates.popleft() + offset, place + offset))
+    return _increasing(pairs)
+
+
+def _increasing(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The longest subsequence whose first numbers increase (patience sorting, n log n)."""
+    tops: list[int] = []
+    piles: list[int] = []
+    behind: list[int | None] = []
+    for index, (place, _) in enumerate(pairs):
+        pile = bisect_left(tops, place)
+        tops[pile : pile + 1] = [place]
+        piles[pile : pile + 1] = [index]
+        behind.append(piles[pile - 1] if pile else None)
+    found: list[tuple[int, int]] = []
+    at = piles[-1] if piles else None
+    while at is not None:
+        found.append(pairs[at])
+        at = behind[at]
+    return found[::-1]
+
+
+def _between(
+    old: Sequence[JsonObject],
+    new: Sequence[JsonObject],
+    matches: Sequence[tuple[int, int]],
+    head: int,
+    tail: int,
+) -> list[Difference]:
+    found: list[Difference] = []
+    at_old, at_new = head, head
+    for pair_old, pair_new in [*matches, (len(old) - tail, len(new) - tail)]:
+        found += [Removed(old=place, item=old[place]) for place in range(at_old, pair_old)]
+        found += [Added(new=place, item=new[place]) for place in range(at_new, pair_new)]
+        at_old, at_new = pair_old + 1, pair_new + 1
+        if pair_old < len(old) - tail:
+            found.append(_same(pair_old, pair_new, old[pair_old], new[pair_new]))
+    return found
+
+
+def _same(old: int, new: int, before: JsonObject, after: JsonObject) -> Kept | Edited:
+    if before == after:
+        return Kept(old=old, new=new)
+    return Edited(old=old, new=new, before=before, item=after)
+
+
+def apply(old: Sequence[JsonObject], differences: Sequence[Difference]) -> list[JsonObject]:
+    """The second context, from the first and the differences."""
+    result: list[JsonObject] = []
+    for difference in differences:
+        match difference:
+            case Kept(old=place):
+                result.append(old[place])
+            case Edited(item=item) | Added(item=item):
+                result.append(item)
+            case Removed():
+                pass
+    return result
