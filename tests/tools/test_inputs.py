@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,9 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("read", [image, file])
 @pytest.mark.parametrize("name", ["missing.png", "nul\0.png"])
-def test_a_file_that_cannot_be_read_is_named(read: type[Part], name: str, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_named(
+    read: Callable[[str], Part], name: str, tmp_path: Path
+) -> None:
     with pytest.raises(InvalidInput, match="cannot read the file"):
         read(str(tmp_path / name))  # pyright: ignore[reportCallIssue]
 
@@ -145,11 +148,8 @@ def test_a_file_that_cannot_be_read_is_named(read: type[Part], name: str, tmp_pa
 def test_files_of_every_source(tmp_path: Path) -> None:
     path = tmp_path / "a.pdf"
     path.write_bytes(PDF)
-    document = {
-        "type": "input_file",
-        "filename": "a.pdf",
-        "file_data": data_url(PDF, "application/pdf"),
-    }
+    url = data_url(PDF, "application/pdf")
+    document = {"type": "input_file", "filename": "a.pdf", "file_data": url}
     assert file(path).json == document
     assert file(PDF, name="a.pdf").json == document
     assert file(PDF).json["filename"] == "file.pdf"
