@@ -1,0 +1,227 @@
+"""Responses over HTTP: server-sent events, plain answers, and what only HTTP can ask for.
+
+The one rule: a request goes out once, whatever happens to it (law 10). The same frames and the
+same errors come back as over a WebSocket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import assert_never
+from urllib.parse import quote
+
+import httpx2
+
+from turnlog.errors import ConfigurationError, Lost, NotSent, NotSupported, Unheard
+from turnlog.ports import (
+    Cancel,
+    Compact,
+    Create,
+    Delete,
+    Endpoint,
+    Frame,
+    Profile,
+    Request,
+    Retrieve,
+)
+from turnlog.state import Parent
+
+from . import wire
+from .endpoint import Access, Life, masked
+
+OPTIONS = frozenset({"max_frame_bytes"})
+
+_NEVER_SENT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.LocalProtocolError,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+)
+"""What httpx2 raises before the first byte of a request; after anything else, who knows."""
+
+_DRAIN = 0.25
+"""How many seconds a stream may take to end behind its terminal frame, and keep its connection."""
+
+
+def open_transport(endpoint: Endpoint) -> HttpTransport:
+    """The transport `http`; raises ConfigurationError for options that do not fit.
+
+    Options: `max_frame_bytes` (64 MiB).
+    """
+    access = Access(endpoint)
+    access.known_options(OPTIONS)
+    return HttpTransport(access)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """A request as HTTP has it. `settles`: a plain answer must say how the response ended."""
+
+    method: str
+    path: str
+    content: bytes | None = None
+    query: dict[str, str] = field(default_factory=dict[str, str])
+    settles: bool = False
+
+
+class HttpTransport:
+    """A Transport over HTTP. Everything happens on the event loop of the first `send`."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._life = Life()
+        self._max_frame = int(access.option("max_frame_bytes", 64 * 1024 * 1024))
+        self._client: httpx2.AsyncClient | None = None
+
+    @property
+    def name(self) -> str:
+        """`http`."""
+        return "http"
+
+    @property
+    def profile(self) -> Profile:
+        """What the provider can do."""
+        return self._access.profile
+
+    def check(self) -> None:
+        """Raise ConfigurationError where a request cannot go out."""
+        self._access.check()
+        self._address("responses", {})
+
+    def remembers(self, parent: Parent) -> bool:
+        """Never: a provider keeps no memory behind an HTTP connection."""
+        return False
+
+    async def send(self, request: Request) -> AsyncGenerator[Frame]:
+        """Send a request and yield its frames, as `ports.Transport` says.
+
+        Raises InvalidInput for a body that is not JSON.
+        """
+        self._life.check()
+        call = self._call(request)
+        heard = 0
+        async with aclosing(self._exchange(call)) as frames:
+            while (frame := await self._next(frames, heard)) is not None:
+                heard += 1
+                yield frame
+
+    async def close(self) -> None:
+        """Close every connection; streams under way raise Closed (W-47)."""
+        await self._life.close()
+        if self._client is not None:
+            await self._client.aclose()
+
+    def _call(self, request: Request) -> _Call:
+        match request:
+            case Create(body=body):
+                content = wire.post_payload(body)
+                return _Call(method="POST", path="responses", content=content, settles=True)
+            case Compact(body=body):
+                content = wire.post_payload(body, stream=False)
+                return _Call(method="POST", path="responses/compact", content=content, settles=True)
+            case Retrieve(response=response, starting_after=after):
+                self._need(self.profile.retrieve, request)
+                resumed = {"stream": "true", "starting_after": str(after)}
+                query = {} if after is None else resumed
+                return _Call(method="GET", path=_of(response), query=query)
+            case Delete(response=response):
+                self._need(self.profile.retrieve, request)
+                return _Call(method="DELETE", path=_of(response))
+            case Cancel(response=response):
+                self._need(self.profile.background, request)
+                return _Call(method="POST", path=f"{_of(response)}/cancel")
+        assert_never(request)
+
+    def _need(self, able: bool, request: Request) -> None:
+        if not able:
+            name, what = self.profile.name, type(request).__name__
+            raise NotSupported(f"the profile {name!r} has no {what}: give one whose provider can")
+
+    async def _next(self, frames: AsyncGenerator[Frame], heard: int) -> Frame | None:
+        try:
+            async with self._life.within(None):
+                return await anext(frames, None)
+        except _NEVER_SENT as error:
+            raise NotSent(f"cannot reach the provider: {_why(error)}") from error
+        except httpx2.HTTPError as error:
+            why = f"the answer broke off: {_why(error)}"
+            raise (Lost(f"{why}, after {heard} frames") if heard else Unheard(why)) from error
+
+    async def _exchange(self, call: _Call) -> AsyncGenerator[Frame]:
+        url = self._address(call.path, call.query)
+        headers = await self._access.headers()
+        sent = {**headers, "Accept": "text/event-stream, application/json"}
+        if call.content is not None:
+            sent["Content-Type"] = "application/json"
+        async with self._opened().stream(
+            call.method, url, content=call.content, headers=sent
+        ) as response:
+            streams = response.headers.get("content-type", "").startswith("text/event-stream")
+            if response.is_success and streams:
+                async with aclosing(self._stream(response)) as frames:
+                    async for frame in frames:
+                        yield frame
+                return
+            body = masked(await response.aread(), headers)
+        frame = _answered(call, response, body)
+        yield frame
+        if not frame.type or (call.settles and frame.terminal is None):
+            raise httpx2.ReadError("the answer does not say how the response ended")
+
+    async def _stream(self, response: httpx2.Response) -> AsyncGenerator[Frame]:
+        response.encoding = "utf-8"  # server-sent events are nothing else, whatever is declared
+        events = aiter(httpx2.EventSource(response, max_event_size=self._max_frame))
+        async for event in events:
+            if event.data == wire.STREAM_END:
+                break
+            if event.data:
+                frame = wire.read(event.data)
+                yield frame
+                if frame.terminal is not None:
+                    await _drain(events)
+                    return
+        raise httpx2.ReadError("the stream ended without a terminal frame")  # W-25
+
+    def _address(self, path: str, query: dict[str, str]) -> httpx2.URL:
+        try:
+            return httpx2.URL(self._access.url(path)).copy_merge_params(query)
+        except httpx2.InvalidURL as error:
+            raise ConfigurationError(f"the base URL cannot be used: {error}") from error
+
+    def _opened(self) -> httpx2.AsyncClient:
+        if self._client is None:
+            endpoint = self._access.endpoint
+            self._client = httpx2.AsyncClient(
+                timeout=httpx2.Timeout(endpoint.idle_timeout, connect=endpoint.connect_timeout),
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
+                # What goes to this machine goes there directly, or its key would leave it.
+                trust_env=not self._access.loopback,
+            )
+        return self._client
+
+
+def _of(response: str) -> str:
+    return f"responses/{quote(response, safe='')}"
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _answered(call: _Call, response: httpx2.Response, body: bytes) -> Frame:
+    if call.method == "DELETE" and response.is_success and not body:
+        return Frame(type="response.deleted", data={}, terminal="completed")
+    return wire.answer(response.status_code, response.headers, body)
+
+
+async def _drain(events: AsyncIterator[httpx2.ServerSentEvent]) -> None:
+    # A body read to its end leaves a connection that can be used again.
+    with suppress(httpx2.HTTPError, TimeoutError):
+        async with asyncio.timeout(_DRAIN):
+            async for _ in events:
+                pass
