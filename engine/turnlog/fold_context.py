@@ -1,0 +1,77 @@
+"""How the events of the context change the head.
+
+The one rule: what changes at or before a response's place rules it out as a parent (law 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import assert_never
+
+from . import events as ev
+from .head import MAX_EDITS, Call, Edit, State, still_holds
+from .tail import cut, put, shift
+
+
+def on_item(state: State, version: int, event: ev.ItemEvent) -> State:
+    """The state after the caller changed the context."""
+    match event:
+        case ev.ItemAdded(ordinal=ordinal):
+            if ordinal is None:
+                return to_tail(state, version)
+            return _changed(_inserted(state, ordinal, version), ordinal, version)
+        case ev.ItemEdited(ordinal=ordinal):
+            tail = put(cut(state.tail, ordinal), ordinal, version)
+            state = replace(state, tail=tail if ordinal >= state.committed else state.tail)
+            return _changed(state, ordinal, version)
+        case ev.ItemRemoved(ordinal=ordinal):
+            return _changed(replace(state, tail=cut(state.tail, ordinal)), ordinal, version)
+        case ev.ContextCompacted():
+            return replace(state, window=event.ordinal, parent=None)
+        case ev.OutputTruncated():
+            return state
+        case _:
+            assert_never(event)
+
+
+def to_tail(state: State, version: int) -> State:
+    """One more item at the end of the tail."""
+    return replace(state, tail=put(state.tail, state.next, version), next=state.next + 1)
+
+
+def _inserted(state: State, ordinal: int, version: int) -> State:
+    """One more item before `ordinal`; everything from there on moves by one."""
+    in_chain = ordinal < state.committed
+    tail = shift(state.tail, ordinal, 1)
+    return replace(
+        state,
+        tail=tail if in_chain else put(tail, ordinal, version),
+        committed=state.committed + in_chain,
+        next=state.next + 1,
+        window=state.window + (ordinal < state.window),
+        calls=moved(state.calls, ordinal, 1),
+    )
+
+
+def _changed(state: State, ordinal: int, version: int) -> State:
+    """Something at `ordinal` is not what the provider's chain holds (law 9)."""
+    if ordinal >= state.committed:
+        return state
+    kept = tuple(edit for edit in state.edits if edit.ordinal < ordinal)
+    edits = (*kept, Edit(ordinal=ordinal, version=version))
+    if len(edits) > MAX_EDITS:
+        edits = (Edit(ordinal=edits[0].ordinal, version=edits[1].version), *edits[2:])
+    state = replace(state, edits=edits)
+    holds = state.parent is not None and still_holds(state, state.parent)
+    return replace(state, parent=state.parent if holds else None)
+
+
+def moved(calls: Sequence[Call], ordinal: int, by: int) -> tuple[Call, ...]:
+    """The calls, with every output from `ordinal` on moved."""
+    return tuple(
+        replace(call, ordinal=call.ordinal + by)
+        if call.ordinal is not None and call.ordinal >= ordinal
+        else call
+        for call in calls
+    )
