@@ -20,6 +20,7 @@ from turnlog.ports import Frame
 from turnlog.state import Parent
 
 from . import wire
+from .sequence import Sequencer, response_id
 
 LIMIT_REACHED = "websocket_connection_limit_reached"
 """The code with which a provider ends a connection that is too old; it may come at any time."""
@@ -37,7 +38,7 @@ class Connection:
     def __init__(self, socket: ClientConnection) -> None:
         self.id = f"ws_{secrets.token_hex(8)}"
         self.socket = socket
-        self.sequence = wire.Sequencer()
+        self.sequence = Sequencer()
         self.newest: str | None = None
         self.stored = False
         self.watcher: asyncio.Task[None] | None = None
@@ -170,6 +171,6 @@ def note_stray(frame: Frame) -> None:
     _logger.warning(
         "a frame of no response in progress: type %r, response %r, connection %r",
         frame.type,
-        wire.response_id(frame),
+        response_id(frame),
         frame.connection,
     )

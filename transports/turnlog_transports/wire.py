@@ -8,17 +8,17 @@ as a JSON object keeps its raw text (W-22).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from turnlog.canonical import Json, JsonObject, dumps, integer, loads_object, obj, text
+from turnlog.canonical import Json, JsonObject, dumps, loads_object, obj, text
 from turnlog.errors import ConfigurationError, InvalidInput, NotSupported
 from turnlog.ports import Frame, Problem, Terminal
+
+from .problems import NO_REASON, problem
 
 STREAM_END = "[DONE]"
 """What some providers send behind the last event of a stream; it is not a frame."""
@@ -36,7 +36,10 @@ _STATUS: dict[str, Terminal] = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
-_NO_REASON = "the provider gave no reason"
+_DONE: dict[str, Terminal] = {
+    "response.compaction": "completed",
+    "response.deleted": "completed",
+}
 _LONGEST_MESSAGE = 2000
 
 # -- reading -------------------------------------------------------------------------------
@@ -84,7 +87,7 @@ def answer(status: int, headers: Mapping[str, str], body: bytes) -> Frame:
     tag = "" if data is None else _answer_type(data)
     if data is None or not tag:
         return Frame(type="", data={}, text=_as_text(body))
-    terminal = _ANSWERED.get(tag) or _TERMINAL.get(tag)
+    terminal = _TERMINAL.get(tag) or _DONE.get(tag)
     wrapped: JsonObject = {"type": tag, "response": data}
     return Frame(type=tag, data=wrapped, terminal=terminal, problem=_problem(terminal, wrapped))
 
@@ -102,22 +105,15 @@ def _terminal(tag: str, data: JsonObject) -> Terminal | None:
     return _STATUS.get(text(obj(data, "response"), "status") or "", terminal)
 
 
-_ANSWERED: dict[str, Terminal] = {
-    "response.compaction": "completed",
-    "response.deleted": "completed",
-}
-
-
 def _answer_type(data: JsonObject) -> str:
     if data.get("deleted") is True:
         return "response.deleted"
     kind = text(data, "object")
     if kind == "response.compaction":
         return kind
-    status = text(data, "status")
-    if status is not None and (kind in ("response", None)):
-        return f"response.{status}"
-    return f"response.{_unstated(data)}" if kind == "response" else ""
+    if kind == "response" or (kind is None and "output" in data):
+        return f"response.{text(data, 'status') or _unstated(data)}"
+    return ""
 
 
 def _unstated(data: JsonObject) -> str:
@@ -125,9 +121,6 @@ def _unstated(data: JsonObject) -> str:
     if data.get("error") is not None:
         return "failed"
     return "incomplete" if data.get("incomplete_details") is not None else "completed"
-
-
-# -- what is wrong -------------------------------------------------------------------------
 
 
 def _problem(terminal: Terminal | None, data: JsonObject) -> Problem | None:
@@ -140,99 +133,13 @@ def _problem(terminal: Terminal | None, data: JsonObject) -> Problem | None:
     return None
 
 
-def problem(
-    error: JsonObject,
-    around: JsonObject,
-    headers: Mapping[str, str] | None = None,
-) -> Problem:
-    """What is wrong, from an error object and the object around it, either of which may lack it."""
-    code = _code(error) or _code(around)
-    given = _headers(error) | _headers(around) if headers is None else headers
-    return Problem(
-        status=_status(around) or _status(error) or _as_status(code),
-        code=code,
-        type=text(error, "type"),
-        message=_message(error, around),
-        param=text(error, "param") or text(around, "param"),
-        retry_after=retry_after(given),
-    )
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """How many seconds a provider asks to wait, or None where it does not say.
-
-    A date is read against the `Date` of the same answer, so that no clock is compared.
-    """
-    lower = {name.lower(): value for name, value in headers.items()}
-    milliseconds = _number(lower.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    value = lower.get("retry-after")
-    seconds = _number(value)
-    return seconds if seconds is not None else _between(lower.get("date"), value)
-
-
-def _code(found: JsonObject) -> str | None:
-    number = integer(found, "code")
-    return text(found, "code") if number is None else str(number)
-
-
-def _status(found: JsonObject) -> int | None:
-    return integer(found, "status") or integer(found, "status_code")
-
-
-def _as_status(code: str | None) -> int | None:
-    # llama.cpp and others write the HTTP status where the code belongs.
-    return int(code) if code in _ERROR_STATUSES else None
-
-
-_ERROR_STATUSES = frozenset(str(status) for status in range(400, 600))
-
-
-def _message(error: JsonObject, around: JsonObject) -> str:
-    candidates = (
-        text(error, "message"),
-        text(around, "error"),
-        text(around, "message"),
-        text(around, "detail"),
-        text(error, "code"),
-        text(around, "code"),
-    )
-    return next((found for found in candidates if found), _NO_REASON)
-
-
-def _headers(found: JsonObject) -> dict[str, str]:
-    headers = obj(found, "headers")
-    return {
-        name: str(value)
-        for name, value in headers.items()
-        if isinstance(value, (str, int, float)) and not isinstance(value, bool)
-    }
-
-
-def _number(value: str | None) -> float | None:
-    try:
-        number = float(value or "")
-    except ValueError:
-        return None
-    return max(number, 0.0) if math.isfinite(number) else None
-
-
-def _between(start: str | None, end: str | None) -> float | None:
-    try:
-        span = parsedate_to_datetime(end or "") - parsedate_to_datetime(start or "")
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return max(span.total_seconds(), 0.0)
-
-
 def _refusal(
     status: int, headers: Mapping[str, str], body: bytes, data: JsonObject | None
 ) -> Frame:
     around: dict[str, Json] = {**(data or {}), "type": "error", "status": status}
     found = problem(obj(around, "error"), around, headers)
     raw = None if data is not None else _as_text(body)
-    if found.message == _NO_REASON:
+    if found.message == NO_REASON:
         said = _as_text(body).strip()[:_LONGEST_MESSAGE]
         found = replace(found, message=said or f"HTTP {status} {_phrase(status)}".rstrip())
     return Frame(type="error", data=around, text=raw, terminal="error", problem=found)
@@ -321,68 +228,3 @@ def _split(base_url: str) -> SplitResult:
 def _shown(base_url: str) -> str:
     # A query or the part before an @ may hold a secret (law 15).
     return base_url.partition("?")[0].rpartition("@")[2]
-
-
-# -- one response on a connection that carries others --------------------------------------
-
-
-class Sequencer:
-    """Tells the frames of the response in progress from those of others (W-24).
-
-    One for each lane of a connection: `begin` when a request is written, then `ours` for every
-    frame that arrives. A frame counts for the response in progress unless it says otherwise: by
-    another lane, by the id of another response, or by going on with the numbering of the
-    response before. Numbers that leave a gap or repeat are counted and believed all the same,
-    since some servers number every frame alike.
-    """
-
-    def __init__(self, lane: str | None = None) -> None:
-        self.lane = lane
-        self.response: str | None = None
-        self.busy = False
-        self.heard = 0
-        self.gaps = 0
-        self.repeats = 0
-        self._last: int | None = None
-        self._before: int | None = None
-        self._over: str | None = None
-
-    def begin(self) -> None:
-        """A request was written: what comes now should belong to its response."""
-        self._over = self.response or self._over
-        self._before = self._last
-        self.response, self._last = None, None
-        self.busy, self.heard, self.gaps, self.repeats = True, 0, 0, 0
-
-    def ours(self, frame: Frame) -> bool:
-        """Whether the frame belongs to the response in progress; takes it into account if so."""
-        if not self.busy or self._stray(frame):
-            return False
-        self.response = self.response or response_id(frame)
-        self._number(integer(frame.data, "sequence_number"))
-        self.heard += 1
-        self.busy = frame.terminal is None
-        return True
-
-    def _stray(self, frame: Frame) -> bool:
-        if frame.lane != self.lane:
-            return True
-        named = response_id(frame)
-        if named is not None:
-            return named != self.response if self.response is not None else named == self._over
-        number = integer(frame.data, "sequence_number")
-        late = self._before is not None and number is not None and number == self._before + 1 > 1
-        return late and self.heard == 0
-
-    def _number(self, number: int | None) -> None:
-        if number is None:
-            return
-        if self._last is not None:
-            self.gaps += number > self._last + 1
-            self.repeats += number <= self._last
-        self._last = number if self._last is None else max(number, self._last)
-
-
-def response_id(frame: Frame) -> str | None:
-    """The id of the response that a frame names, or None where it names none."""
-    return text(obj(frame.data, "response"), "id") or text(frame.data, "response_id")
