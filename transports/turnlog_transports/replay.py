@@ -1,0 +1,231 @@
+"""A transport that answers in this process, from a script or a recorded transcript.
+
+The one rule: no socket and no clock, and still the simulated provider whole: what it refuses, cuts
+or leaves hanging reaches the caller as the same frames and errors that a network would bring.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, closing, suppress
+from itertools import count
+from pathlib import Path
+from typing import cast
+
+from turnlog.canonical import Json, JsonObject, dumps, loads_object
+from turnlog.errors import Closed, ConfigurationError, Lost, NotSent, NotSupported, Unheard
+from turnlog.ports import (
+    Cancel,
+    Compact,
+    Create,
+    Delete,
+    Endpoint,
+    Frame,
+    Profile,
+    Request,
+    Retrieve,
+)
+from turnlog.state import Parent
+from turnlog.testing.scripts import Reply
+
+from . import script, transcript, wire
+from .answer import Answer
+from .generation import Cut, Garble, Generation, Send, Stall
+from .provider import Playable, Provider
+
+PROFILE = Profile(name="replay", retrieve=True, reasoning_replay=True, key_env=None)
+"""What the simulated provider can do, as seen without a network."""
+
+
+def open_transport(endpoint: Endpoint) -> ReplayTransport:
+    """The transport for an endpoint, whose options say what to answer.
+
+    `script` is a list of replies, of callables, or of JSON entries, or the path of a script file;
+    `transcript` is the path of a transcript file. `checks` and `seed` are those of
+    `ReplayTransport`. Raises ConfigurationError where neither or both are given, and InvalidInput
+    where what they name cannot be read.
+    """
+    options = dict(endpoint.options)
+    known = {"script", "transcript", "checks", "seed"}
+    if options.keys() - known or ("script" in options) == ("transcript" in options):
+        raise ConfigurationError(
+            "the replay transport needs an option `script` or `transcript`, and takes"
+            f" `checks` and `seed`; it was given {', '.join(sorted(options)) or 'none'}"
+        )
+    checks, seed = options.get("checks"), options.get("seed", "")
+    if not isinstance(checks, bool | None) or not isinstance(seed, str):
+        raise ConfigurationError("`checks` is true, false or None, and `seed` is text")
+    return ReplayTransport(
+        _playable(options),
+        checks=checks,
+        seed=seed,
+        profile=endpoint.profile,
+        idle_timeout=endpoint.idle_timeout,
+    )
+
+
+def _playable(options: Mapping[str, object]) -> Playable:
+    recorded, scripted = options.get("transcript"), options.get("script")
+    if isinstance(recorded, (str, Path)):
+        return transcript.load(recorded)
+    if isinstance(scripted, (str, Path)):
+        return script.load(scripted)
+    if not isinstance(scripted, (list, tuple)):
+        raise ConfigurationError(
+            "`script` is a list of replies or the path of a script file, and `transcript` the path"
+            " of a transcript file"
+        )
+    entries = cast("list[object]", scripted)
+    return [_entry(entry, place) for place, entry in enumerate(entries, start=1)]
+
+
+def _entry(entry: object, place: int) -> Reply | Callable[[JsonObject], Reply]:
+    if isinstance(entry, Reply):
+        return entry
+    if callable(entry):
+        return cast("Callable[[JsonObject], Reply]", entry)
+    # Whatever else it is, reading it says so.
+    return script.parse_entry(cast(Json, entry), place)
+
+
+class ReplayTransport:
+    """A transport that answers from a script or a transcript; None is the echo.
+
+    It stands for one connection that stays open: unstored responses are remembered like on a
+    WebSocket, until a fault cuts it. `requests` holds the bodies of all creates, in order. With
+    `checks` it refuses what the service refuses: by default a script does and a transcript,
+    which is answered in order whatever was asked, does not. `seed` stands in the ids it makes up;
+    `idle_timeout` is how long, in seconds, a silent response is waited for.
+    """
+
+    def __init__(
+        self,
+        playable: Playable,
+        *,
+        checks: bool | None = None,
+        seed: str = "",
+        profile: Profile | None = None,
+        idle_timeout: float = 300.0,
+    ) -> None:
+        self.requests: list[JsonObject] = []
+        self._provider = Provider(playable, checks=checks, seed=seed)
+        self._profile = profile or PROFILE
+        self._idle_timeout = idle_timeout
+        self._numbers = count(1)
+        self._connection: str | None = None
+        self._closed = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        """`replay`."""
+        return "replay"
+
+    @property
+    def profile(self) -> Profile:
+        """What the simulated provider can do."""
+        return self._profile
+
+    @property
+    def left(self) -> int:
+        """How many entries of the script are still to be answered."""
+        return self._provider.left
+
+    def check(self) -> None:
+        """Nothing is needed: neither a key nor an address."""
+
+    def remembers(self, parent: Parent) -> bool:
+        """Whether the connection that made an unstored parent is open and still holds it."""
+        if parent.connection is None or parent.connection != self._connection:
+            return False
+        return self._provider.remembers(parent.connection, parent.response)
+
+    async def send(self, request: Request) -> AsyncIterator[Frame]:
+        """Answer a request; raises what `turnlog.ports.Transport.send` lists."""
+        self._check_open()
+        answer = self._ask(request)
+        connection = self._connection
+        if isinstance(answer, Answer):
+            await self._pause(0.0)
+            yield wire.answer(answer.status, answer.headers, dumps(answer.body))
+            return
+        with closing(answer):
+            async with aclosing(self._play(answer)) as frames:
+                async for raw in frames:
+                    yield wire.read(raw, connection=connection)
+
+    async def close(self) -> None:
+        """Close; streams under way raise Closed. Idempotent."""
+        self._closed.set()
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _ask(self, request: Request) -> Answer | Generation:
+        match request:
+            case Create(body=body):
+                connection = self._connected()
+                return self._provider.create(self._taken(body), connection=connection)
+            case Retrieve(response=response, starting_after=after):
+                stream = after is not None
+                return self._provider.retrieve(response, stream=stream, starting_after=after)
+            case Delete(response=response):
+                return self._provider.delete(response)
+            case Cancel() | Compact():
+                raise NotSupported(
+                    f"the replay transport cannot {type(request).__name__.lower()} a response"
+                )
+
+    def _taken(self, body: JsonObject) -> JsonObject:
+        # A copy by way of bytes: what goes out cannot change behind the sender's back.
+        sent = loads_object(dumps(body))
+        self.requests.append(sent)
+        return sent
+
+    def _connected(self) -> str:
+        if self._connection is None:
+            refused = self._provider.upgrade()
+            if refused is not None:
+                raise NotSent(
+                    f"the provider refused to connect: HTTP {refused.status}",
+                    status=refused.status,
+                )
+            self._connection = f"replay-{next(self._numbers)}"
+        return self._connection
+
+    async def _play(self, generation: Generation) -> AsyncGenerator[str | bytes]:
+        heard = False
+        for step in generation:
+            await self._pause(generation.delay)
+            match step:
+                case Send(event=event):
+                    yield dumps(event)
+                case Garble(text=text):
+                    yield text
+                case Stall():
+                    await self._pause(self._idle_timeout)
+                    raise self._gone(heard, f"was silent for {self._idle_timeout:g} seconds")
+                case Cut():
+                    raise self._gone(heard, "dropped the connection")
+            heard = True
+        if not generation.terminates:
+            raise self._gone(heard, "ended the response without a terminal frame")
+
+    def _gone(self, heard: bool, how: str) -> Lost | Unheard:
+        if self._connection is not None:
+            self._provider.disconnect(self._connection)
+        self._connection = None
+        return Lost(f"the provider {how}") if heard else Unheard(f"the provider {how}")
+
+    async def _pause(self, seconds: float) -> None:
+        """Let others run for so long; raises Closed as soon as the transport is closed."""
+        if seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._closed.wait()
+        else:
+            await asyncio.sleep(0)
+        self._check_open()
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise Closed("the transport was closed")
