@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from turnlog.canonical import JsonObject, dumps, loads_object, text
@@ -28,6 +26,7 @@ from turnlog.errors import InvalidInput
 
 from . import answer as answers
 from .answer import Answer, refusal
+from .carriers import Connections, Stream, Whole, for_ever, plain, race
 from .generation import Cut, Garble, Generation, Stall
 from .generation import Send as SendEvent
 from .provider import Provider
@@ -36,9 +35,6 @@ PATH = "/v1/responses"
 
 _LANE = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 _GOING_AWAY = 1001
-
-Close: TypeAlias = Callable[[Scope], None]
-"""Closes the TCP connection that a scope came by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +56,11 @@ class Heard:
 class Service:
     """What the simulator's server does with a request: ask the provider, then play its part."""
 
-    def __init__(self, provider: Provider, *, key: str | None, close: Close) -> None:
+    def __init__(self, provider: Provider, *, key: str | None, connections: Connections) -> None:
         self.provider = provider
         self.requests: list[Heard] = []
         self._key = key
-        self._close = close
+        self._connections = connections
         self._numbers = count(1)
         self._websocket = True
         self._leaving: set[asyncio.Event] = set()
@@ -96,9 +92,9 @@ class Service:
         body = await self._hear(request)
         refused = self._unauthorized(request.headers.get("authorization"))
         if refused is not None:
-            return _json(refused)
+            return plain(refused)
         if body is None:
-            return _json(_NOT_JSON)
+            return plain(_NOT_JSON)
         found = self.provider.create(body)
         return self._respond(found, stream=body.get("stream") is True)
 
@@ -129,8 +125,8 @@ class Service:
 
     def _respond(self, found: Answer | Generation, *, stream: bool) -> Response:
         if isinstance(found, Answer):
-            return _json(found)
-        return _Stream(found, self._close) if stream else _Whole(found, self._close)
+            return plain(found)
+        return Stream(found, self._connections) if stream else Whole(found, self._connections)
 
     async def _hear(self, request: Request) -> JsonObject | None:
         raw = await request.body()
@@ -161,7 +157,9 @@ class Service:
             or self.provider.upgrade()
         )
         if refused is not None:
-            await websocket.send_denial_response(_json(refused))
+            await websocket.send_denial_response(plain(refused))
+            # Only then is the handshake over for the server, which would complain otherwise.
+            await self._connections.lost(websocket.scope)
             return
         await websocket.accept()
         connection, leaving = f"connection-{next(self._numbers)}", asyncio.Event()
@@ -191,7 +189,7 @@ class Service:
             await websocket.close(_GOING_AWAY)
 
         with suppress(WebSocketDisconnect):
-            await _race(read(), work(), leave())
+            await race(read(), work(), leave())
 
     async def _message(self, websocket: WebSocket, connection: str, raw: str | bytes) -> bool:
         """Answer a message; whether the connection goes on."""
@@ -222,10 +220,10 @@ class Service:
                 case Garble(text=garbled):
                     await websocket.send_text(garbled)
                 case Stall():
-                    await _for_ever()
+                    await for_ever()
                 case Cut():
-                    self._close(websocket.scope)
-                    await _for_ever()
+                    self._connections.drop(websocket.scope)
+                    await for_ever()
         return found.terminates
 
 
@@ -242,101 +240,8 @@ def _bare(body: JsonObject | None) -> JsonObject | None:
     return {key: value for key, value in body.items() if key not in ("type", "stream_id")}
 
 
-# -- answers over HTTP ---------------------------------------------------------------------
-
-
-class _Live(Response, ABC):
-    """An answer that is made while it is sent, and given up when the client leaves."""
-
-    def __init__(self, generation: Generation, close: Close) -> None:
-        super().__init__()
-        self._generation = generation
-        self._close = close
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def left() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-
-        with closing(self._generation):
-            await _race(left(), self._play(scope, send))
-
-    @abstractmethod
-    async def _play(self, scope: Scope, send: Send) -> None: ...
-
-    async def _cut(self, scope: Scope) -> None:
-        self._close(scope)
-        # The end comes with the disconnection, so that the server has nothing to complete.
-        await _for_ever()
-
-
-class _Stream(_Live):
-    """Server-sent events, one for each step."""
-
-    async def _play(self, scope: Scope, send: Send) -> None:
-        begun = False
-        for step in self._generation:
-            await asyncio.sleep(self._generation.delay)
-            match step:
-                case SendEvent() | Garble():
-                    if not begun:
-                        await _start(send, 200, _EVENT_STREAM)
-                        begun = True
-                    await _write(send, _sse(step), more=True)
-                case Stall():
-                    await _for_ever()
-                case Cut():
-                    await self._cut(scope)
-        if not begun:
-            await _start(send, 200, _EVENT_STREAM)
-        await _write(send, b"", more=False)
-
-
-class _Whole(_Live):
-    """The whole response in one piece, for a client that did not ask for a stream."""
-
-    async def _play(self, scope: Scope, send: Send) -> None:
-        for step in self._generation:
-            await asyncio.sleep(self._generation.delay)
-            match step:
-                case SendEvent():
-                    continue
-                case Garble(text=garbled):
-                    return await _document(send, 200, garbled.encode())
-                case Stall():
-                    await _for_ever()
-                case Cut():
-                    await self._cut(scope)
-        if self._generation.response is None or not self._generation.terminates:
-            await self._cut(scope)
-        else:
-            await _document(send, 200, dumps(self._generation.response))
-
-
-def _sse(step: SendEvent | Garble) -> bytes:
-    if isinstance(step, Garble):
-        return b"data: " + step.text.encode() + b"\n\n"
-    named = (text(step.event, "type") or "message").encode()
-    return b"event: " + named + b"\ndata: " + dumps(step.event) + b"\n\n"
-
-
-async def _document(send: Send, status: int, body: bytes) -> None:
-    await _start(send, status, b"application/json")
-    await _write(send, body, more=False)
-
-
-async def _start(send: Send, status: int, content_type: bytes) -> None:
-    headers = [(b"content-type", content_type), (b"cache-control", b"no-store")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-
-
-async def _write(send: Send, body: bytes, *, more: bool) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": more})
-
-
 # -- small things --------------------------------------------------------------------------
 
-_EVENT_STREAM = b"text/event-stream; charset=utf-8"
 _NOT_JSON = refusal("We could not parse the JSON body of your request: an object is needed.")
 _NOT_A_CREATE = refusal("A message must be a JSON object of type 'response.create'.", param="type")
 _BAD_LANE = refusal(
@@ -347,31 +252,8 @@ _BAD_LANE = refusal(
 _NO_WEBSOCKET = refusal("No WebSocket is offered here: use HTTP.", status=426)
 
 
-def _json(answer: Answer) -> Response:
-    headers = {**answer.headers, "cache-control": "no-store"}
-    body = dumps(answer.body)
-    return Response(body, answer.status, headers, media_type="application/json")
-
-
 def _object(raw: str | bytes) -> JsonObject | None:
     try:
         return loads_object(raw)
     except InvalidInput:
         return None
-
-
-async def _for_ever() -> None:
-    await asyncio.Event().wait()
-
-
-async def _race(*contestants: Coroutine[object, object, None]) -> None:
-    """Run all until one is done, stop the others, and raise what that one raised."""
-    tasks = [asyncio.create_task(contestant) for contestant in contestants]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

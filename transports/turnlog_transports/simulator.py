@@ -27,8 +27,9 @@ from .provider import Playable, Provider
 
 try:
     import uvicorn
-    from starlette.types import Scope
+    from uvicorn.server import ServerState
 
+    from .carriers import Connections
     from .server import Heard, Service
 except ImportError as error:
     raise ConfigurationError(
@@ -59,9 +60,11 @@ class Simulator:
         port: int = 0,
     ) -> None:
         self._provider = Provider(script, checks=checks, seed=seed)
-        self._service = Service(self._provider, key=key, close=self._drop)
         self._host = host
         self._port = port
+        state = ServerState()
+        self._connections = Connections(state)
+        self._service = Service(self._provider, key=key, connections=self._connections)
         config = uvicorn.Config(
             self._service.app,
             http="h11",
@@ -74,6 +77,7 @@ class Simulator:
             server_header=False,
         )
         self._server = uvicorn.Server(config)
+        self._server.server_state = state
 
     @property
     def base_url(self) -> str:
@@ -129,8 +133,7 @@ class Simulator:
     ) -> None:
         for server in self._server.servers:
             server.close()
-        for connection in list(self._server.server_state.connections):
-            connection.transport.abort()
+        self._connections.abort()
         await asyncio.gather(*self._server.server_state.tasks, return_exceptions=True)
         for server in self._server.servers:
             await server.wait_closed()
@@ -143,13 +146,6 @@ class Simulator:
             raise ConfigurationError(
                 f"cannot listen on {self._host}, port {self._port}: {error}"
             ) from error
-
-    def _drop(self, scope: Scope) -> None:
-        # What was written before is still delivered; then the connection ends, with no goodbye.
-        for connection in list(self._server.server_state.connections):
-            peer: tuple[object, ...] = connection.transport.get_extra_info("peername")
-            if peer[:2] == tuple(scope["client"]):
-                connection.transport.close()
 
 
 # -- by hand -------------------------------------------------------------------------------
