@@ -16,8 +16,8 @@ from . import chain, synthesis
 from .answer import Answer, refusal
 from .chain import Link
 
-CONTINUABLE = frozenset({"completed", "incomplete"})
-"""How a response must have ended for the next one to continue from it."""
+CONTINUABLE = frozenset({"completed", "incomplete", None})
+"""How a response must have ended for the next one to continue from it; None is not said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -200,7 +200,7 @@ class Provider:
 
     def _ended(self, asked: _Asked, reply: Reply, link: Link, finished: bool) -> None:
         self._memory.over(link)
-        if finished and link.status in CONTINUABLE:
+        if finished and link.id and link.status in CONTINUABLE:
             self._memory.advance(asked.connection, asked.lane, link)
         else:
             self._memory.evict(asked.connection, asked.lane, asked.parent)

@@ -163,7 +163,7 @@ def _usage(reply: Reply, output: list[JsonObject], held: int, cached: int) -> Js
     thought = tokens(item for item in output if type_of(item) == "reasoning")
     return {
         "input_tokens": held,
-        "input_tokens_details": {"cached_tokens": cached},
+        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
         "output_tokens": said,
         "output_tokens_details": {"reasoning_tokens": thought},
         "total_tokens": held + said,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import Literal, Protocol, TypeAlias, TypedDict, Unpack
 
 from ..canonical import Json, JsonObject, dumps
@@ -250,9 +250,16 @@ def scripted(script: Script, *, checks: bool = True, seed: str = "") -> Scripted
     stands in the ids that it makes up. Raises ConfigurationError where no `replay` is installed.
     """
     found = entry_points(group="turnlog.transports", name="replay")
+    return factory(found)(
+        Endpoint(options={"script": script, "checks": checks, "seed": seed}),
+    )
+
+
+def factory(found: EntryPoints) -> Callable[[Endpoint], Scripted]:
+    """The factory of the first of these entry points; raises ConfigurationError where none is."""
     if not found:
         raise ConfigurationError(
             "no transport named 'replay' is installed: install turnlog with its transports"
         )
-    factory: Callable[[Endpoint], Scripted] = next(iter(found)).load()
-    return factory(Endpoint(options={"script": script, "checks": checks, "seed": seed}))
+    loaded: Callable[[Endpoint], Scripted] = next(iter(found)).load()
+    return loaded
