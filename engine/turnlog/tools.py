@@ -1,0 +1,320 @@
+"""Tools: functions that a model may call, what it is told of them, and one run of one of them.
+
+The one rule: whatever a tool does, its model gets an output (law 7). Arguments that do not fit, an
+exception and a time limit become outputs that say so; only cancellation passes through. Whether
+and when a tool runs, and that it runs at most once unasked (law 12), is the engine's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, TypedDict, Unpack, cast, overload
+
+from pydantic import BaseModel
+
+from .canonical import JsonObject, obj, text
+from .errors import InvalidInput, NotSupported
+from .running import D, Deferred, Function, ToolContext, ToolResult, called, to_output
+from .schemas import NAME, closed, strict_fault, strict_schema
+from .secrets import check_plain, to_log
+from .signatures import NAMEABLE, Signature, asked_for, describe, is_open
+
+__all__ = [
+    "Deferred",
+    "OnCrash",
+    "Tool",
+    "ToolContext",
+    "ToolLike",
+    "ToolOptions",
+    "ToolResult",
+    "Toolset",
+    "bind",
+    "flat",
+    "run_tool",
+    "strict_schema",
+    "to_output",
+    "tool",
+]
+
+logger = logging.getLogger(__name__)
+
+OnCrash = Literal["rerun", "probe", "ask", "give_up"]
+"""What becomes of a call that started and has no result after a crash (law 12)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tool:
+    """A function and what the model is told of it; made by `tool`.
+
+    `function` is the plain function. `strict` says that the provider holds the model to
+    `parameters`; `note` says why it does not (W-62). `timeout` is in seconds.
+    """
+
+    name: str
+    description: str | None
+    parameters: JsonObject
+    strict: bool
+    note: str | None
+    function: Function
+    needs_approval: bool | Function
+    on_crash: OnCrash
+    timeout: float | None
+    signature: Signature = field(repr=False)
+
+    def definition(self) -> JsonObject:
+        """The tool as the provider takes it."""
+        head: JsonObject = {"type": "function", "name": self.name}
+        if self.description is not None:
+            head = {**head, "description": self.description}
+        return {**head, "parameters": self.parameters, "strict": self.strict}
+
+    async def approval_needed(self, context: ToolContext[D], arguments: str) -> bool:
+        """Whether a person has to agree to this call before it runs; `arguments` as they came.
+
+        Arguments that do not fit need no approval, since nothing will run. Where the check itself
+        fails, somebody has to look: the exception is logged, and the answer is yes.
+        """
+        if isinstance(self.needs_approval, bool):
+            return self.needs_approval
+        try:
+            return await _asked(self, self.needs_approval, context, arguments)
+        except Exception:
+            logger.exception("the approval check of the tool %s failed: the call waits", self.name)
+            return True
+
+
+ToolLike: TypeAlias = "Tool | Function | Mapping[str, object]"
+"""What an agent takes as a tool: a dict is a provider's tool, or a raw function to surface."""
+
+
+class ToolOptions(TypedDict, total=False):
+    """The arguments of `tool`."""
+
+    name: str | None
+    description: str | None
+    needs_approval: bool | Function
+    on_crash: OnCrash
+    probe: Function | None
+    timeout: float | None
+    strict: bool | None
+    parameters: Mapping[str, object] | None
+
+
+@overload
+def tool(function: Function, /, **options: Unpack[ToolOptions]) -> Tool: ...
+@overload
+def tool(**options: Unpack[ToolOptions]) -> Callable[[Function], Tool]: ...
+def tool(
+    function: Function | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    needs_approval: bool | Function = False,
+    on_crash: OnCrash = "ask",
+    probe: Function | None = None,
+    timeout: float | None = None,
+    strict: bool | None = None,
+    parameters: Mapping[str, object] | None = None,
+) -> Tool | Callable[[Function], Tool]:
+    """Make a tool of a typed function; a decorator, with and without arguments.
+
+    The schema comes from its signature and docstring, or is `parameters` as it is: then arguments
+    are passed by name, unchecked but for their names. A sync function runs in a thread, which a
+    `timeout` (seconds) cannot stop: its late result is dropped. `needs_approval` may be a function
+    (async too) of the arguments it names, with the context first where it is annotated so.
+    `on_crash="rerun"` says that running twice does no harm. `strict=None` is strict where the
+    schema can be.
+
+    Raises InvalidInput for a function that cannot be described, for a name that the provider
+    refuses and for a schema that cannot be `strict=True`; NotSupported for `probe`.
+    """
+    _check_crash(on_crash, probe)
+    if timeout is not None and not timeout > 0:
+        raise InvalidInput(f"a timeout is a number of seconds above 0, not {timeout!r}")
+
+    def made(function: Function) -> Tool:
+        own = str(getattr(function, "__name__", type(function).__name__))
+        chosen = _checked_name(own if name is None else name)
+        signature = describe(function, tool=chosen, context=ToolContext, parameters=parameters)
+        _check_approval(needs_approval, signature, chosen)
+        form = signature.parameters if parameters is not None else closed(signature.parameters)
+        fault = strict_fault(form) if strict is not False else None
+        if fault is not None and strict:
+            raise InvalidInput(f"the tool {chosen!r} cannot be strict: {fault}; leave strict= out")
+        return Tool(
+            name=chosen,
+            description=signature.description if description is None else description,
+            parameters=form if fault is None else signature.parameters,
+            strict=strict is not False and fault is None,
+            note=None if fault is None else f"not strict: {fault}",
+            function=function,
+            needs_approval=needs_approval,
+            on_crash=on_crash,
+            timeout=timeout,
+            signature=signature,
+        )
+
+    return made if function is None else made(function)
+
+
+def _check_crash(on_crash: str, probe: Function | None) -> None:
+    if on_crash == "probe" or probe is not None:
+        raise NotSupported('probe comes with a later version: use on_crash="ask"')
+    if on_crash not in ("rerun", "ask", "give_up"):
+        raise InvalidInput(f'on_crash is "rerun", "ask" or "give_up", not {on_crash!r}')
+
+
+def _checked_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} cannot be the name of a tool: 1 to 64 letters, digits, _ and -;"
+            " pass another with name="
+        )
+    return name
+
+
+def _check_approval(check: object, signature: Signature, name: str) -> None:
+    if isinstance(check, bool):
+        return
+    if not callable(check):
+        raise InvalidInput(f"needs_approval of the tool {name!r} is True, False or a function")
+    _, parameters = asked_for(check, ToolContext)
+    for entry in parameters:
+        needed = entry.kind in NAMEABLE and entry.default is entry.empty
+        if needed and entry.name not in signature.names and not signature.open:
+            known = ", ".join(signature.names) or "none"
+            raise InvalidInput(
+                f"needs_approval of the tool {name!r} asks for {entry.name!r}, which is no argument"
+                f" of the tool (it has {known}); a context is annotated as turnlog.ToolContext"
+            )
+
+
+# -- running -------------------------------------------------------------------------------
+
+
+async def run_tool(tool: Tool, context: ToolContext[D], arguments: str) -> ToolResult:
+    """Run a tool once with the arguments that a model wrote, and say what it came to.
+
+    Never raises what the tool raises: that is a failed result, in words for the model. Only
+    cancellation, and what ends the process, passes through.
+    """
+    limit = asyncio.timeout(tool.timeout)
+    try:
+        found = tool.signature.read(arguments)
+        if isinstance(found, str):
+            return ToolResult(failed=True, output=f"The arguments do not fit: {found}")
+        first = (context,) if tool.signature.context else ()
+        async with limit:
+            value = await called(tool.function, *first, **found)
+        return ToolResult(output=to_output(value))
+    except Deferred:
+        return ToolResult(deferred=True)
+    except Exception as error:
+        # The one place where whatever somebody's code raises becomes an output (law 7).
+        if limit.expired():
+            return ToolResult(failed=True, output=f"Timed out after {tool.timeout} seconds.")
+        return ToolResult(failed=True, output=f"{type(error).__name__}: {error}")
+
+
+async def _asked(tool: Tool, check: Function, context: ToolContext[D], arguments: str) -> bool:
+    found = tool.signature.read(arguments)
+    if isinstance(found, str):
+        return False
+    wants, parameters = asked_for(check, ToolContext)
+    given = {**tool.signature.defaults, **found}
+    if not is_open(parameters):
+        given = {entry.name: given[entry.name] for entry in parameters if entry.name in given}
+    return bool(await called(check, *((context,) if wants else ()), **given))
+
+
+# -- a set of tools ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolset:
+    """The tools of an agent: what the log and the provider are told, and what can be run.
+
+    `notes` says, by name, why a tool is not strict though it nearly could be (W-62).
+    """
+
+    tools: Mapping[str, Tool] = field(default_factory=dict[str, Tool])
+    notes: Mapping[str, str] = field(default_factory=dict[str, str])
+    _definitions: tuple[JsonObject, ...] = ()
+
+    def definitions(self) -> tuple[JsonObject, ...]:
+        """Every tool as the log holds it, in the order given; `to_wire` puts secrets in."""
+        return self._definitions
+
+    def get(self, name: str) -> Tool | None:
+        """The tool that can be run under a name; None for one that is only surfaced."""
+        return self.tools.get(name)
+
+
+def bind(tools: Iterable[ToolLike]) -> Toolset:
+    """Check tools and put them together; plain functions become tools, dicts are kept.
+
+    Raises InvalidInput for a name that is there twice and for what is no tool, and
+    ConfigurationError for a secret in plain text (law 15).
+    """
+    bound: dict[str, Tool] = {}
+    notes: dict[str, str] = {}
+    definitions: list[JsonObject] = []
+    for entry in tools:
+        made = _runnable(entry)
+        definition, note = _given(entry) if made is None else (made.definition(), made.note)
+        name = _function_name(definition)
+        if name is not None and name in map(_function_name, definitions):
+            raise InvalidInput(f"there are two tools named {name!r}: rename one with tool(name=…)")
+        if name is not None and note is not None:
+            notes[name] = note
+        if made is not None:
+            bound[made.name] = made
+        definitions.append(definition)
+    return Toolset(tools=bound, notes=notes, _definitions=tuple(definitions))
+
+
+def flat(value: JsonObject) -> JsonObject:
+    """A tool or tool choice in the flat shape, from that of Chat Completions too (W-60)."""
+    kind = text(value, "type")
+    inner = value.get(kind) if kind else None
+    if kind is None or not isinstance(inner, Mapping):
+        return value
+    return {**{key: entry for key, entry in value.items() if key != kind}, **inner}
+
+
+def _runnable(entry: object) -> Tool | None:
+    if isinstance(entry, Tool):
+        return entry
+    if isinstance(entry, (Mapping, BaseModel)):
+        return None
+    if not callable(entry):
+        raise InvalidInput(
+            f"{entry!r} is no tool: pass a function, what turnlog.tool made of one, or a dict"
+            ' like {"type": "web_search"}'
+        )
+    return tool(entry)
+
+
+def _given(entry: object) -> tuple[JsonObject, str | None]:
+    """A dict as it is, except that `strict` is claimed only where it is so (W-62)."""
+    definition = flat(cast("JsonObject", to_log(entry)))
+    check_plain(definition)
+    if text(definition, "type") is None:
+        raise InvalidInput('a tool that is a dict needs a "type", like {"type": "web_search"}')
+    if definition["type"] != "function":
+        return definition, None
+    _checked_name(text(definition, "name") or "")
+    if definition.get("strict") is not True:
+        return definition, None
+    fault = strict_fault(obj(definition, "parameters"))
+    if fault is None:
+        return definition, None
+    return {**definition, "strict": False}, f"not strict: {fault}"
+
+
+def _function_name(definition: JsonObject) -> str | None:
+    return text(definition, "name") if definition["type"] in ("function", "custom") else None
