@@ -1,0 +1,119 @@
+"""Stores: where events live, on SQLite or in memory.
+
+    open_store   opens, makes and migrates a database
+    migrate      brings a database to the newest schema
+    MemoryStore  the same contract without a file
+    SqlStore     what `open_store` returns for a file
+
+    schema       the tables                          statements  every statement, compiled once
+    admission    whether an append may be written    transaction one write transaction
+    places       what stands where in a context      writer      the thread that writes
+    packing      large parts of bodies               reads       every read, as queries
+    heads, rows  values as rows                      readers     connections that read
+    audit        the log against what is beside it   owners      who lives
+    opening, migrating, faults, bell, partition, wanted
+
+The one rule: stores import values and ports only (design section 2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from ..errors import InvalidInput, SchemaMismatch
+from .bell import Bell
+from .memory import MemoryStore
+from .opening import Durability, Settings, address, inspect, open_database
+from .readers import Readers
+from .reads import Reads
+from .schema import REVISION
+from .sql import SqlStore
+from .writer import Writer
+
+__all__ = ["Durability", "MemoryStore", "SqlStore", "migrate", "open_store"]
+
+IN_MEMORY = (":memory:", "memory://")
+
+
+async def open_store(
+    path: str | os.PathLike[str],
+    *,
+    readonly: bool = False,
+    durability: Literal["power", "process"] = "power",
+    partitions: int = 1,
+    busy_timeout: float = 5.0,
+    owner: str | None = None,
+) -> SqlStore | MemoryStore:
+    """Open a database; make and migrate it unless it is opened `readonly`.
+
+    `durability` names what an answered append survives: `power` a power cut, `process` the death
+    of the process. `partitions` counts for a new database only. `busy_timeout` is in seconds.
+    `:memory:` and `memory://` give a store that forgets.
+
+    Raises InvalidInput, NotFound (no such directory; read-only: no such file), NotTurnlog,
+    SchemaMismatch, StoreCorrupt, StoreReadOnly and StoreUnavailable.
+    """
+    if partitions < 1:
+        raise InvalidInput(f"a database has at least one partition, not {partitions}")
+    owner = owner or secrets.token_hex(16)
+    if os.fspath(path) in IN_MEMORY:
+        return MemoryStore(owner=owner, partitions=partitions)
+    settings = _settings(path, durability, partitions, busy_timeout, owner)
+    return await (_open_readonly(settings) if readonly else _open(settings))
+
+
+async def _open(settings: Settings) -> SqlStore:
+    bell = Bell()
+    writer = Writer(partial(open_database, settings), bell)
+    try:
+        opened = await asyncio.wrap_future(writer.ready)
+    except BaseException:
+        writer.stop()
+        raise
+    return SqlStore(settings, opened.reads, _readers(settings, "rw"), writer, bell)
+
+
+async def _open_readonly(settings: Settings) -> SqlStore:
+    revision, partitions = await asyncio.to_thread(inspect, settings, "ro")
+    if revision != REVISION or partitions is None:
+        raise SchemaMismatch(
+            f"{settings.path} is at schema {revision or 'none'}, not {REVISION}:"
+            " open it once without readonly=True, or run `turnlog migrate`"
+        )
+    return SqlStore(settings, Reads(partitions), _readers(settings, "ro"), None, Bell())
+
+
+def _readers(settings: Settings, mode: Literal["ro", "rw"]) -> Readers:
+    return Readers(address(settings.path, mode), settings.busy_timeout, str(settings.path))
+
+
+def migrate(path: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> tuple[str | None, str]:
+    """Make a database, or bring it to the newest schema; the schema before and after.
+
+    Raises what `open_store` raises.
+    """
+    settings = _settings(path, "power", 1, busy_timeout, secrets.token_hex(16))
+    before = inspect(settings, "rw")[0] if settings.path.exists() else None
+    open_database(settings).close()
+    return before, REVISION
+
+
+def _settings(
+    path: str | os.PathLike[str],
+    durability: Durability,
+    partitions: int,
+    busy_timeout: float,
+    owner: str,
+) -> Settings:
+    return Settings(
+        path=Path(path),
+        durability=durability,
+        partitions=partitions,
+        busy_timeout=busy_timeout,
+        owner=owner,
+    )

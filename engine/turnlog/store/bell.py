@@ -1,0 +1,44 @@
+"""Tells everybody who waits that something was appended, on whatever event loop they wait.
+
+The one rule: a ring is a hint, and reading again is the truth (storage 3.7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+
+class Bell:
+    """A notification from any thread to waiters on any event loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    async def wait(self, within: float) -> bool:
+        """Whether the bell rang within so many seconds from now."""
+        waiter = asyncio.get_running_loop().create_future()
+        with self._lock:
+            self._waiting.add(waiter)
+        try:
+            done, _ = await asyncio.wait([waiter], timeout=max(0.0, within))
+            return bool(done)
+        finally:
+            with self._lock:
+                self._waiting.discard(waiter)
+
+    def ring(self) -> None:
+        """Wake everybody who waits now."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, set()
+        for waiter in waiting:
+            # A loop that was closed under its waiter has nobody left to wake.
+            with contextlib.suppress(RuntimeError):
+                waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,227 @@
+"""Opening a database: whose it is, which schema it has, and who writes to it.
+
+The one rule: nothing is changed in a file that is not turnlog's, and nothing at all where it is
+opened read-only. Opening and migrating is serialised between processes by a lock file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..errors import NotFound, NotTurnlog, SchemaMismatch, StoreUnavailable
+from . import statements
+from .faults import translate
+from .migrating import upgrade
+from .owners import LockFile, Owners
+from .reads import Reads
+from .schema import APPLICATION_ID, REVISION
+
+Durability = Literal["power", "process"]
+Mode = Literal["ro", "rw", "rwc"]
+
+_PATIENCE = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a database is to be opened; `busy_timeout` is in seconds."""
+
+    path: Path
+    durability: Durability
+    partitions: int
+    busy_timeout: float
+    owner: str
+
+    @property
+    def owners(self) -> Owners:
+        """The owners of the database, in the directory beside it."""
+        return Owners(self.path.with_name(f"{self.path.name}-owners"))
+
+
+def address(path: Path, mode: Mode) -> str:
+    """A file as the URI that SQLite opens."""
+    return f"{path.absolute().as_uri()}?mode={mode}"
+
+
+def connect(settings: Settings, mode: Mode) -> sqlite3.Connection:
+    """A connection without the driver's own transactions; raises sqlite3.Error."""
+    return sqlite3.connect(
+        address(settings.path, mode),
+        uri=True,
+        timeout=settings.busy_timeout,
+        isolation_level=None,
+        cached_statements=256,
+    )
+
+
+class Opened:
+    """The writing connection of an open database, and the owner that it writes for."""
+
+    def __init__(self, settings: Settings, reads: Reads, lock: LockFile) -> None:
+        self._settings = settings
+        self._connection: sqlite3.Connection | None = None
+        self._lock = lock
+        self.reads = reads
+        self.owner = settings.owner
+        self.name = str(settings.path)
+
+    def dead(self, owner: str) -> bool:
+        """Whether an owner is known to be dead."""
+        return not self._settings.owners.alive(owner)
+
+    def begin(self) -> sqlite3.Connection:
+        """The connection, connected again where it was dropped, in a new transaction."""
+        if self._connection is None:
+            self._connection = connect(self._settings, "rw")
+            durable = "FULL" if self._settings.durability == "power" else "NORMAL"
+            self._connection.execute(f"PRAGMA synchronous = {durable}")
+            # Only macOS knows a stronger sync than fsync; elsewhere this says nothing.
+            self._connection.execute(f"PRAGMA fullfsync = {int(durable == 'FULL')}")
+        self._connection.execute("BEGIN IMMEDIATE")
+        return self._connection
+
+    def commit(self) -> None:
+        """Commit; raises sqlite3.Error where it is unknown whether that happened."""
+        if self._connection is not None:
+            self._connection.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """Give up the transaction; where not even that works, the connection."""
+        if self._connection is None or not self._connection.in_transaction:
+            return
+        try:
+            self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self.drop()
+
+    def drop(self) -> None:
+        """Let go of a connection in an unknown state; the next transaction connects again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def close(self) -> None:
+        """Move what is in the write-ahead log to the file, and end the owner's life."""
+        if self._connection is not None:
+            # Readers in other processes may keep it from being moved now; it is safe as it is.
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self.drop()
+        self._lock.release(remove=True)
+
+
+def open_database(settings: Settings) -> Opened:
+    """Open for writing; make and migrate the database where that is needed.
+
+    Raises NotFound (no such directory), NotTurnlog, SchemaMismatch, StoreCorrupt, StoreReadOnly
+    and StoreUnavailable.
+    """
+    if not settings.path.parent.is_dir():
+        raise NotFound(f"there is no directory {settings.path.parent}: make it first")
+    if settings.path.exists():
+        inspect(settings, "rw")
+    with _serialised(settings), _translated(settings):
+        partitions = _bring_up(settings)
+        lock = settings.owners.enter(settings.owner)
+        opened = Opened(settings, Reads(partitions), lock)
+        try:
+            _bury_the_dead(settings, opened)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+
+def inspect(settings: Settings, mode: Mode) -> tuple[str | None, int | None]:
+    """The schema and the number of partitions of a database, None where it has none so far.
+
+    Raises NotFound, NotTurnlog, SchemaMismatch (newer than this turnlog), StoreCorrupt and
+    StoreUnavailable.
+    """
+    if not settings.path.exists():
+        raise NotFound(f"there is no database {settings.path}")
+    with _translated(settings), contextlib.closing(connect(settings, mode)) as connection:
+        return _identify(settings, connection)
+
+
+def _identify(settings: Settings, connection: sqlite3.Connection) -> tuple[str | None, int | None]:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    if application != APPLICATION_ID and (application or tables):
+        raise NotTurnlog(f"{settings.path} is not a database of turnlog's: choose another file")
+    if not tables:
+        return None, None
+    revisions = connection.execute(statements.REVISION).fetchall()
+    revision = str(revisions[0][0]) if revisions else None
+    if revision is not None and revision > REVISION:
+        raise SchemaMismatch(
+            f"{settings.path} is at schema {revision}, and this turnlog knows {REVISION}:"
+            " update turnlog"
+        )
+    found = connection.execute(statements.META, {"name": "partitions"}).fetchone()
+    return revision, int(found[0]) if found else None
+
+
+def _bring_up(settings: Settings) -> int:
+    """Make or migrate the database; the number of its partitions."""
+    with contextlib.closing(connect(settings, "rwc")) as connection:
+        revision, partitions = _identify(settings, connection)
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute("PRAGMA journal_mode = WAL")
+    if revision != REVISION:
+        upgrade(lambda: connect(settings, "rw"))
+    if partitions is None:
+        partitions = settings.partitions
+        with contextlib.closing(connect(settings, "rw")) as connection:
+            connection.execute(
+                statements.ADD_META, {"name": "partitions", "value": str(partitions)}
+            )
+    return partitions
+
+
+def _bury_the_dead(settings: Settings, opened: Opened) -> None:
+    """Forget owners that are dead and hold no lease; absent is as dead as free."""
+    owners = settings.owners
+    for owner in list(owners.known()):
+        if owner != settings.owner:
+            owners.bury(owner)
+    connection = opened.begin()
+    for (owner,) in connection.execute(statements.OWNERS).fetchall():
+        if opened.dead(owner) and not _owns(connection, opened.reads.partitions, owner):
+            connection.execute(statements.DROP_OWNER, {"owner": owner})
+    opened.commit()
+
+
+def _owns(connection: sqlite3.Connection, partitions: int, owner: str) -> bool:
+    return any(
+        connection.execute(statements.OWNS, {"partition": one, "owner": owner}).fetchone()
+        for one in range(partitions)
+    )
+
+
+@contextlib.contextmanager
+def _serialised(settings: Settings) -> Generator[None]:
+    """One at a time, in whatever process; raises StoreUnavailable after the busy timeout."""
+    give_up = time.monotonic() + settings.busy_timeout
+    while (lock := settings.owners.opening()) is None:
+        if time.monotonic() > give_up:
+            raise StoreUnavailable(f"{settings.path} is being opened elsewhere: try again")
+        time.sleep(_PATIENCE)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _translated(settings: Settings) -> Generator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error, str(settings.path)) from error

@@ -1,0 +1,153 @@
+"""Owners on one machine: each open store holds a lock on a file of its own.
+
+The one rule: an owner is alive as long as its lock is held, and the operating system lets go of
+the lock when the process dies, however it dies. No clock is read, and nobody cleans up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import InvalidInput, StoreReadOnly, StoreUnavailable
+
+if sys.platform == "win32":  # pragma: no cover - the other branch runs on every other system
+    import msvcrt
+
+    def _lock(file: int, *, shared: bool = False) -> None:
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: int, *, shared: bool = False) -> None:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+SUFFIX = ".lock"
+OPENING = "opening"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+class LockFile:
+    """A file that this process has locked, until it lets go or dies."""
+
+    def __init__(self, path: Path, file: int) -> None:
+        self._path = path
+        self._file: int | None = file
+        _held.add(self)
+
+    @classmethod
+    def take(cls, path: Path) -> LockFile | None:
+        """Lock a file, making it where it is absent; None where somebody else holds it.
+
+        Raises OSError where the file cannot be made.
+        """
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _lock(file)
+        except OSError:
+            os.close(file)
+            return None
+        return cls(path, file)
+
+    def release(self, *, remove: bool = False) -> None:
+        """Let go of the lock, and remove the file where nobody needs it any more. Idempotent."""
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        if remove:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        os.close(file)
+        _held.discard(self)
+
+    def forget(self) -> None:
+        """Close a forked child's copy: the lock must go when the parent dies."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+_held: weakref.WeakSet[LockFile] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for lock in list(_held):
+        lock.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Owners:
+    """The owners of one database, as lock files in the directory beside it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def _path(self, owner: str) -> Path:
+        return self._directory / f"{owner}{SUFFIX}"
+
+    def enter(self, owner: str) -> LockFile:
+        """Come alive as an owner.
+
+        Raises InvalidInput (that owner lives already, or its name is no file name),
+        StoreReadOnly and StoreUnavailable (the lock file cannot be made).
+        """
+        if owner == OPENING or not _NAME.fullmatch(owner):
+            raise InvalidInput(f"an owner is named with letters, digits, - and _, not {owner!r}")
+        lock = self._take(owner)
+        if lock is None:
+            raise InvalidInput(f"the owner {owner!r} is open already")
+        return lock
+
+    def opening(self) -> LockFile | None:
+        """The lock that whoever opens the database holds meanwhile; None while another has it.
+
+        Raises StoreReadOnly and StoreUnavailable.
+        """
+        return self._take(OPENING)
+
+    def _take(self, name: str) -> LockFile | None:
+        try:
+            self._directory.mkdir(exist_ok=True)
+            return LockFile.take(self._path(name))
+        except PermissionError as error:
+            raise StoreReadOnly(f"cannot write in {self._directory}: {error.strerror}") from error
+        except OSError as error:
+            raise StoreUnavailable(f"cannot lock in {self._directory}: {error.strerror}") from error
+
+    def alive(self, owner: str) -> bool:
+        """Whether an owner is known to live; one whose lock file is absent or free does not."""
+        try:
+            file = os.open(self._path(owner), os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        try:
+            _lock(file, shared=True)  # so that two who ask do not take each other for the owner
+        except OSError:
+            return True
+        finally:
+            os.close(file)
+        return False
+
+    def known(self) -> Iterator[str]:
+        """Everybody who has a lock file, alive or dead."""
+        with contextlib.suppress(OSError):
+            names = (path.stem for path in self._directory.glob(f"*{SUFFIX}"))
+            yield from (name for name in names if name != OPENING)
+
+    def bury(self, owner: str) -> None:
+        """Remove the lock file of a dead owner that holds no lease."""
+        lock = LockFile.take(self._path(owner))
+        if lock is not None:
+            lock.release(remove=True)

@@ -1,0 +1,296 @@
+"""One write transaction: appends that wait together, each whole or not at all.
+
+The one rule: whatever decides is read from SQL inside the transaction, because other processes
+write too (design section 5); memory is never asked. Positions are taken last and written once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..errors import InvalidInput, SchemaMismatch, TurnlogError
+from ..events import Fork
+from ..index import CallChanged, TurnClosed, TurnOpened
+from ..ports import Appended
+from . import rows, statements
+from .admission import Stored, admit, fork_hash, is_stored
+from .audit import rebuild
+from .places import Editor, Row, inherited, reach
+from .reads import FOREVER, Reads, Steps
+from .rows import Prepared, Values
+from .schema import REVISION
+from .statements import MANY
+
+T = TypeVar("T")
+
+_REFUSED = (
+    TurnlogError,
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    UnicodeEncodeError,
+    OverflowError,
+)
+"""What is wrong with one append alone: its neighbours in the transaction go on."""
+
+
+def run(connection: sqlite3.Connection, steps: Steps[T]) -> T:
+    """Run the queries of a read on a connection, here and now."""
+    try:
+        sql, parameters = next(steps)
+        while True:
+            sql, parameters = steps.send(connection.execute(sql, parameters).fetchall())
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+class Transaction:
+    """What one transaction knows: begin it, `write` appends, `finish`, and commit."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        reads: Reads,
+        me: str,
+        dead: Callable[[str], bool],
+    ) -> None:
+        self._connection = connection
+        self._reads = reads
+        self._me = me
+        self._dead = dead
+        self._last: dict[int, int] = {}
+        self.wrote = False
+
+    def check_schema(self) -> None:
+        """Raise SchemaMismatch where the file was migrated since it was opened."""
+        found = self._connection.execute(statements.REVISION).fetchall()
+        if found != [(REVISION,)]:
+            raise SchemaMismatch(
+                f"the database is at schema {found[0][0] if found else 'none'}, not {REVISION}:"
+                " another turnlog migrated it; restart with that one"
+            )
+
+    def run(self, work: Callable[[Transaction], T]) -> T:
+        """Do one piece of work, or leave everything as it was and raise.
+
+        Raises TurnlogError where it was refused, sqlite3.Error where the database failed.
+        """
+        last = self._last.copy()
+        self._connection.execute("SAVEPOINT work")
+        try:
+            done = work(self)
+        except _REFUSED as error:
+            self._connection.execute("ROLLBACK TO work")
+            self._last = last
+            if isinstance(error, TurnlogError):
+                raise
+            raise InvalidInput(f"the append does not fit what is stored: {error}") from error
+        self._connection.execute("RELEASE work")
+        return done
+
+    def rebuild(self, conversation: str) -> Appended:
+        """Write everything beside a log anew; the lease stays as it is.
+
+        Raises NotFound, and StoreCorrupt where the log itself is broken.
+        """
+        derived = run(self._connection, rebuild(self._reads, conversation))
+        names = self._reads.of(conversation)
+        stored = self._connection.execute(
+            statements.STORED, self._reads.of_head(conversation)
+        ).fetchone()
+        _, _, epoch, owner, _, _ = stored or (0, b"", derived.epoch, None, 0, 0)
+        for drop in (
+            statements.DROP_ROWS,
+            statements.DROP_TURNS,
+            statements.DROP_CALLS,
+            statements.DROP_HEAD,
+        ):
+            self._execute(drop, names)
+        head = {**rows.head_values(derived.state), "epoch": epoch, "owner": owner}
+        self._execute(statements.ADD_HEAD, {**self._reads.of_head(conversation), **head})
+        for add, values in (
+            (statements.ADD_ROW, derived.places()),
+            (statements.ADD_TURN, derived.turns),
+            (statements.ADD_CALL, derived.calls),
+        ):
+            self._many(add, [{**names, **one} for one in values.values()])
+        self.wrote = True
+        return Appended(derived.state.version)
+
+    def finish(self) -> None:
+        """Write the positions that were taken."""
+        for partition, last in self._last.items():
+            self._execute(statements.SET_LAST, {"of_partition": partition, "to": last})
+
+    # -- one append ------------------------------------------------------------------------
+
+    def write(self, prepared: Prepared) -> Appended:
+        """Write an append.
+
+        Raises VersionConflict, IdConflict, StaleEpoch, NotFound, InvalidInput.
+        """
+        append = prepared.append
+        version = append.expected + len(append.events)
+        stored = self._stored(prepared)
+        if stored is not None and stored.version > append.expected and append.events:
+            if self._is_stored(prepared):
+                return Appended(version, already=True)
+        against = stored
+        if stored is None and prepared.fork is not None:
+            against = Stored(hash=self._fork_hash(prepared.fork), base=append.head.base)
+        lease = admit(append, prepared.digests, against, self._me, self._dead)
+        if lease is None:
+            return Appended(version, already=True)
+        self._lease(prepared, lease)
+        if append.events:
+            self._log(prepared)
+            self._head(prepared, stored is None, *lease)
+            self._context(prepared, against or Stored(base=append.head.base))
+            self._beside(prepared)
+        self.wrote = True
+        return Appended(version)
+
+    def _stored(self, prepared: Prepared) -> Stored | None:
+        names = prepared.names
+        found = self._connection.execute(
+            statements.STORED, {"partition": names["partition"], "id": names["conversation"]}
+        ).fetchone()
+        return found and Stored(*found)
+
+    def _is_stored(self, prepared: Prepared) -> bool:
+        after = prepared.append.expected
+        found = self._connection.execute(
+            statements.FOUND,
+            {**prepared.names, "after": after, "until": after + len(prepared.events)},
+        ).fetchall()
+        return is_stored(prepared.append, {id: (version, hash) for id, version, hash in found})
+
+    def _fork_hash(self, fork: Fork) -> bytes:
+        found = self._connection.execute(
+            statements.HASH_AT, self._reads.of(fork.conversation, version=fork.version)
+        ).fetchone()
+        return fork_hash(fork, found and found[0])
+
+    def _lease(self, prepared: Prepared, lease: tuple[int, str | None]) -> None:
+        append = prepared.append
+        if append.lease == "acquire":
+            mine = {"owner": self._me}
+            if not self._connection.execute(statements.OWNER, mine).fetchall():
+                self._execute(statements.ADD_OWNER, {"owner": self._me, "beat": 0})
+        if not append.events and append.lease is not None:
+            epoch, owner = lease
+            self._execute(
+                statements.SET_LEASE,
+                {
+                    "of_partition": prepared.names["partition"],
+                    "of_id": append.conversation,
+                    "epoch": epoch,
+                    "owner": owner,
+                },
+            )
+
+    def _log(self, prepared: Prepared) -> None:
+        partition = int(prepared.names["partition"] or 0)
+        position = self._position(partition)
+        for row in prepared.events:
+            position += 1
+            row["position"] = position
+        self._last[partition] = position
+        self._many(statements.ADD_EVENT, prepared.events)
+        self._many(statements.ADD_BLOB, prepared.blobs)
+
+    def _position(self, partition: int) -> int:
+        if partition not in self._last:
+            where = {"partition": partition}
+            found = self._connection.execute(statements.LAST, where).fetchone()
+            if found is None:
+                self._execute(statements.ADD_LAST, {**where, "last": 0})
+            self._last[partition] = found[0] if found else 0
+        return self._last[partition]
+
+    def _head(self, prepared: Prepared, new: bool, epoch: int, owner: str | None) -> None:
+        partition, id = prepared.names["partition"], prepared.append.conversation
+        values: Values = {**prepared.head, "epoch": epoch, "owner": owner}
+        if new:
+            self._execute(statements.ADD_HEAD, {"partition": partition, "id": id, **values})
+        else:
+            self._execute(statements.SET_HEAD, {**values, "of_partition": partition, "of_id": id})
+
+    def _context(self, prepared: Prepared, stored: Stored) -> None:
+        if not prepared.context:
+            return
+        editor = Editor(prepared.append.conversation, stored.base, self._standing(prepared, stored))
+        editor.apply(prepared.context)
+        names = prepared.names
+        self._many(
+            statements.CLOSE_ROW,
+            [
+                {
+                    "of_partition": names["partition"],
+                    "of_conversation": names["conversation"],
+                    "of_ordinal": ordinal,
+                    "of_from_version": since,
+                    "to": until,
+                }
+                for (ordinal, since), until in editor.closed.items()
+            ],
+        )
+        self._many(
+            statements.ADD_ROW,
+            [{**names, **rows.place_values(row)} for row in editor.added.values()],
+        )
+
+    def _standing(self, prepared: Prepared, stored: Stored) -> list[Row]:
+        """The rows that the changes touch; nothing is read for items that join the end."""
+        low, points = reach(prepared.context, max(stored.next, stored.base))
+        if low is None and not points:
+            return []
+        own = self._own(prepared, low, sorted(points))
+        below = (
+            range(low, stored.base) if low is not None else [o for o in points if o < stored.base]
+        )
+        taken = {row.ordinal for row in own}
+        if missing := [ordinal for ordinal in below if ordinal not in taken]:
+            own += self._inherited(prepared, min(missing), max(missing) + 1, taken)
+        return own
+
+    def _own(self, prepared: Prepared, low: int | None, points: list[int]) -> list[Row]:
+        if low is not None:
+            where = {**prepared.names, "start": low, "stop": FOREVER, "version": FOREVER}
+            return [Row(*row) for row in self._connection.execute(statements.PLACES, where)]
+        found: list[Row] = []
+        for place in range(0, len(points), MANY):
+            some = statements.many("ordinal", points[place : place + MANY])
+            where = {**prepared.names, **some}
+            found += [Row(*row) for row in self._connection.execute(statements.STANDING, where)]
+        return found
+
+    def _inherited(self, prepared: Prepared, start: int, stop: int, taken: set[int]) -> list[Row]:
+        line = run(self._connection, self._reads.lineage(prepared.append.conversation, None))
+        found = run(self._connection, self._reads.standing(line[1:], start, stop))
+        places = (row.placed() for row in found if row.ordinal not in taken)
+        return [inherited(placed) for placed in places if placed is not None]
+
+    def _beside(self, prepared: Prepared) -> None:
+        names = prepared.names
+        for change in prepared.beside:
+            match change:
+                case TurnOpened():
+                    self._execute(statements.ADD_TURN, {**names, **rows.opened(change)})
+                case TurnClosed():
+                    where = {f"of_{name}": value for name, value in names.items()}
+                    turn = {**where, "of_turn": change.turn, **rows.ended(change)}
+                    self._execute(statements.END_TURN, turn)
+                case CallChanged(call=call):
+                    self._execute(statements.DROP_CALL, {**names, "call": call.id})
+                    if not call.settled:
+                        self._execute(statements.ADD_CALL, {**names, **rows.call_values(call)})
+
+    def _execute(self, sql: str, parameters: statements.Parameters) -> None:
+        self._connection.execute(sql, parameters)
+
+    def _many(self, sql: str, parameters: list[Values]) -> None:
+        if parameters:
+            self._connection.executemany(sql, parameters)

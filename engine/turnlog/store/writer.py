@@ -1,0 +1,165 @@
+"""The writer: one thread for each open file, which groups what waits into one transaction.
+
+The one rule: a caller hears of an append only after its COMMIT, and a caller that goes away
+changes nothing. Callers never touch the connection: it is made, used and closed in this thread
+(storage 3.2, 3.3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from ..errors import Closed, OutcomeUnknown, TurnlogError
+from ..ports import Appended
+from .bell import Bell
+from .faults import translate
+from .opening import Opened
+from .transaction import Transaction
+
+GROUP = 256
+"""At most how many jobs share a transaction."""
+
+Work = Callable[[Transaction], Appended]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Something to write, and the future of the caller who waits for it."""
+
+    work: Work
+    future: asyncio.Future[Appended]
+    result: Appended | Exception | None = None
+
+
+class Writer:
+    """Owns the only connection that writes."""
+
+    def __init__(self, open: Callable[[], Opened], bell: Bell) -> None:
+        self._open = open
+        self._bell = bell
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+        self.ready: Future[Opened] = Future()
+        self.done: Future[None] = Future()
+        # A running future cannot be cancelled: what was begun is finished.
+        self.ready.set_running_or_notify_cancel()
+        self.done.set_running_or_notify_cancel()
+        self._thread = threading.Thread(target=self._run, name="turnlog-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Work) -> asyncio.Future[Appended]:
+        """Hand something over to be written; raises Closed."""
+        job = Job(work, asyncio.get_running_loop().create_future())
+        with self._lock:
+            if self._closed:
+                raise Closed("the store is closed")
+            self._queue.put(job)
+        return job.future
+
+    def stop(self) -> None:
+        """Take nothing more; `done` is resolved when all that was handed over is written."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+
+    # -- in the thread ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            opened = self._open()
+        except Exception as error:  # whoever opens is told, whatever it is
+            self.ready.set_exception(error)
+            self.done.set_result(None)
+            return
+        self.ready.set_result(opened)
+        while (jobs := self._waiting()) is not None:
+            self._group(opened, jobs)
+            _settle(jobs)
+        opened.close()
+        self.done.set_result(None)
+
+    def _waiting(self) -> list[Job] | None:
+        """Whatever waits now, or None at the end."""
+        job = self._queue.get()
+        if job is None:
+            return None
+        jobs = [job]
+        while len(jobs) < GROUP and not self._queue.empty():
+            job = self._queue.get()
+            if job is None:
+                self._queue.put(None)
+                break
+            jobs.append(job)
+        return jobs
+
+    def _group(self, opened: Opened, jobs: Sequence[Job]) -> None:
+        """Write jobs in one transaction; each has its result afterwards, whatever happens."""
+        try:
+            if self._write(opened, jobs):
+                self._commit(opened, jobs)
+        except Exception as error:  # each caller is told, whatever it is, and the thread lives on
+            failed = translate(error, opened.name) if isinstance(error, sqlite3.Error) else error
+            _fail(jobs, failed)
+            opened.roll_back()
+
+    def _write(self, opened: Opened, jobs: Sequence[Job]) -> bool:
+        """Do what can be done; whether there is something to commit."""
+        connection = opened.begin()
+        transaction = Transaction(connection, opened.reads, opened.owner, opened.dead)
+        transaction.check_schema()
+        for job in jobs:
+            try:
+                job.result = transaction.run(job.work)
+            except TurnlogError as error:
+                job.result = error
+        transaction.finish()
+        if not transaction.wrote:
+            opened.roll_back()
+        return transaction.wrote
+
+    def _commit(self, opened: Opened, jobs: Sequence[Job]) -> None:
+        try:
+            opened.commit()
+        except sqlite3.Error as error:
+            unknown = OutcomeUnknown(
+                f"a commit to {opened.name} failed ({error}), and may have happened all the same:"
+                " append the same events again"
+            )
+            unknown.__cause__ = error
+            _fail(jobs, unknown)
+            opened.drop()
+        else:
+            self._bell.ring()
+
+
+def _fail(jobs: Iterable[Job], error: Exception) -> None:
+    for job in jobs:
+        job.result = error
+
+
+def _settle(jobs: Sequence[Job]) -> None:
+    """Tell the callers, with one wake-up for each event loop."""
+    for loop in {job.future.get_loop() for job in jobs}:
+        mine = [job for job in jobs if job.future.get_loop() is loop]
+        # A loop that was closed has nobody left who waits; what was written stays.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_tell, mine)
+
+
+def _tell(jobs: Iterable[Job]) -> None:
+    for job in jobs:
+        if job.future.done():
+            continue
+        if isinstance(job.result, Appended):
+            job.future.set_result(job.result)
+        elif job.result is not None:
+            job.future.set_exception(job.result)

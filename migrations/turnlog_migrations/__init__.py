@@ -1,0 +1,1 @@
+"""The Alembic migrations of turnlog's database; they are part of every installation."""
