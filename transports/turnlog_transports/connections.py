@@ -25,6 +25,9 @@ from .sequence import Sequencer, response_id
 LIMIT_REACHED = "websocket_connection_limit_reached"
 """The code with which a provider ends a connection that is too old; it may come at any time."""
 
+CLOSE_TIMEOUT = 1.0
+"""How many seconds a provider has to answer a goodbye; nobody but `close` waits for it."""
+
 _logger = logging.getLogger("turnlog.transports")
 
 
@@ -90,10 +93,14 @@ class Connections:
         Raises whatever connecting raises.
         """
         while (found := self._free(parent)) is not None:
-            await self._unwatch(found)
-            if found.open:
+            ready = False
+            try:
+                ready = await self._ready(found)
+            finally:
+                if not ready:
+                    self.evict(found)
+            if ready:
                 return found
-            self.evict(found)
         fresh = Connection(await self._connect())
         self._busy[fresh.id] = fresh
         return fresh
@@ -140,19 +147,32 @@ class Connections:
             _logger.debug("connection %s ends while idle: %s", connection.id, error)
         self.evict(connection)
 
-    async def _unwatch(self, connection: Connection) -> None:
+    async def _ready(self, connection: Connection) -> bool:
+        """Whether a connection can be used, once what came while nobody asked is out of the way."""
         watcher = connection.watcher
-        if watcher is None:
-            return
-        watcher.cancel()
-        try:
+        if watcher is not None:
+            watcher.cancel()
             await asyncio.wait({watcher})
-        except asyncio.CancelledError:
-            self.evict(connection)
-            raise
+        try:
+            while True:
+                async with asyncio.timeout(0):  # long enough for what is here already
+                    frame = await connection.receive()
+                if limit_reached(frame):
+                    return False
+                note_stray(frame)
+        except TimeoutError:
+            return connection.open
+        except ConnectionClosed:
+            return False
 
     async def _end(self, connection: Connection) -> None:
-        await connection.socket.close()
+        socket = connection.socket
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await socket.close()
+        except TimeoutError:
+            # A peer that reads nothing more would hold up even our goodbye.
+            socket.transport.abort()
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

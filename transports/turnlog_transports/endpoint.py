@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import os
 import re
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
@@ -76,9 +77,10 @@ class Access:
     def option(self, name: str, default: float) -> float:
         """A number among the options; raises ConfigurationError where it is no positive one."""
         value = self.endpoint.options.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-            raise ConfigurationError(f"the option {name!r} must be a number above zero")
-        return value
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if math.isfinite(value) and value > 0:
+                return value
+        raise ConfigurationError(f"the option {name!r} must be a number above zero")
 
     def known_options(self, known: Collection[str]) -> None:
         """Raise ConfigurationError for an option that nobody reads."""

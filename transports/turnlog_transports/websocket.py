@@ -17,12 +17,10 @@ from turnlog.ports import Create, Endpoint, Frame, Profile, Request
 from turnlog.state import Parent
 
 from . import wire
-from .connections import Connection, Connections, limit_reached, note_stray
+from .connections import CLOSE_TIMEOUT, Connection, Connections, limit_reached, note_stray
 from .endpoint import Access, Life, masked
 
 OPTIONS = frozenset({"max_frame_bytes", "max_idle_connections", "keep_idle_seconds"})
-
-_CLOSE_TIMEOUT = 2.0
 
 
 def open_transport(endpoint: Endpoint) -> WebSocketTransport:
@@ -159,7 +157,7 @@ class WebSocketTransport:
             # What goes to this machine goes there directly, or its key would leave it.
             proxy=None if self._access.loopback else True,
             open_timeout=None,
-            close_timeout=_CLOSE_TIMEOUT,
+            close_timeout=CLOSE_TIMEOUT,
             max_size=self._max_frame,
         )
         try:
