@@ -15,7 +15,7 @@ from .canonical import JsonObject, obj
 from .errors import InvalidInput
 from .schemas import output_format
 from .settings import Settings, fingerprint, merge, request_fields, with_format
-from .tools import ToolLike, Toolset, bind
+from .tools import OnCrash, Tool, ToolLike, Toolset, bind
 
 Configuration: TypeAlias = "tuple[str | None, str | None, tuple[JsonObject, ...], JsonObject]"
 """Model, instructions, tool definitions and settings, as `conversation.configured` has them."""
@@ -128,3 +128,9 @@ def _checked_limit(what: str, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     raise InvalidInput(f"{what}= is a number above 0, not {value!r}")
+
+
+def on_crash_of(agent: Agent | None) -> dict[str, OnCrash]:
+    """What becomes of each tool's call after a crash, by name; nothing where no agent is bound."""
+    tools = agent.toolset.tools if agent is not None else dict[str, Tool]()
+    return {name: tool.on_crash for name, tool in tools.items()}

@@ -7,20 +7,21 @@ out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from . import events as ev
 from .canonical import Json, JsonObject, text
 from .items import is_client_call, name_of, type_of
-from .reception import final_parts
+from .reception import ANSWER, final_parts
 from .record import Recorded
 from .updates import (
+    DELTA_TYPES,
     CallType,
     CallUpdate,
     Cursor,
     Delta,
-    DeltaType,
+    HostedUpdate,
     ItemUpdate,
     Retracted,
     TurnDone,
@@ -28,64 +29,74 @@ from .updates import (
     Update,
 )
 
-_TYPES: dict[str, DeltaType] = {
-    "text": "text.delta",
-    "refusal": "refusal.delta",
-    "reasoning": "reasoning.delta",
-    "summary": "reasoning.delta",
-}
+
+@dataclass(slots=True)
+class _Part:
+    """A text of the attempt under way: what is known of it, and how much of it was seen."""
+
+    seen: int = 0
+    length: int = 0
+    chunks: list[str] = field(default_factory=list[str])
 
 
 @dataclass(slots=True)
 class Narrator:
-    """Tells one watcher what it has not seen yet, behind the cursor that it starts from."""
+    """Tells one watcher what it has not seen yet, behind the cursor that it starts from.
+
+    It is given the events from the start of the cursor's turn on, in order, and between them the
+    deltas as they stream; what it was given before it leaves out. A cursor without an attempt
+    stands between attempts.
+    """
 
     after: Cursor = field(default_factory=Cursor)
+    _told: int = 0
     _attempt: str = ""
-    _version: int = 0
-    _shown: dict[str, str] = field(default_factory=dict[str, str])
-    _skip: dict[str, int] = field(default_factory=dict[str, int])
-    _outputs: list[ev.OutputRecorded] = field(default_factory=list[ev.OutputRecorded])
-    _calls: dict[str, JsonObject] = field(default_factory=dict[str, JsonObject])
     _failed: bool = False
+    _parts: dict[str, _Part] = field(default_factory=dict[str, _Part])
+    _outputs: list[tuple[int, ev.OutputRecorded]] = field(
+        default_factory=list[tuple[int, ev.OutputRecorded]]
+    )
+    _calls: dict[str, JsonObject] = field(default_factory=dict[str, JsonObject])
 
-    def __post_init__(self) -> None:
-        if self.after.part:
-            self._skip[self.after.part] = self.after.offset
-
-    def delta(self, delta: Delta) -> list[Update]:
-        """A delta as it streams; what the watcher has seen of it is left out."""
-        end = delta.cursor.offset
-        return self._more(delta.part, end - len(delta.delta), delta.delta, delta)
+    def delta(self, delta: Delta | HostedUpdate) -> list[Update]:
+        """What streams, as it streams; what the watcher has seen of it is left out."""
+        if delta.cursor.attempt != self._attempt:
+            return []
+        if isinstance(delta, HostedUpdate):
+            return [replace(delta, cursor=self._here())]
+        return self._more(delta, delta.cursor.offset - len(delta.delta))
 
     def event(self, recorded: Recorded) -> list[Update]:
         """A fact as it is recorded."""
+        event = recorded.event
+        if isinstance(event, ev.OutputRecorded):
+            self._outputs.append((recorded.version, event))
+            return []
+        told = self._fact(recorded)
+        self._told = recorded.version
+        return told
+
+    def _fact(self, recorded: Recorded) -> list[Update]:
         match recorded.event:
             case ev.RequestPrepared() as event:
                 return self._prepared(recorded, event)
             case ev.OutputCheckpointed() as event:
                 return self._checkpoint(event)
-            case ev.OutputRecorded() as event:
-                self._outputs.append(event)
-                return []
-            case ev.ResponseCompleted():
-                return self._completed(recorded)
+            case ev.ResponseCompleted() | ev.ResponseIncomplete():
+                return self._final(recorded)
             case (
-                ev.ResponseIncomplete()
-                | ev.ResponseFailed()
+                ev.ResponseFailed()
                 | ev.ResponseRejected()
                 | ev.ResponseInterrupted()
                 | ev.ResponseUnknown()
             ):
-                self._failed = True
+                self._failed, self._outputs = True, []
                 return []
+            case ev.TurnEnded() | ev.TurnPaused() as event:
+                self._failed = self._failed and isinstance(event, ev.TurnPaused)
+                return self._new(_done(recorded, event, self._at(recorded)))
             case ev.ProviderNoted(kind="unreadable" | "unknown_frame") as event:
-                return self._new(recorded, _noted(recorded, event))
-            case ev.TurnPaused() as event:
-                return self._new(recorded, _done(recorded, "waiting", event.reason))
-            case ev.TurnEnded() as event:
-                reason = text(event.error or {}, "message")
-                return self._new(recorded, _done(recorded, event.outcome, reason))
+                return self._new(_noted(event, self._at(recorded)))
             case (
                 ev.CallRequested()
                 | ev.CallApproved()
@@ -97,106 +108,117 @@ class Narrator:
                 | ev.CallUncertain()
                 | ev.CallAbandoned()
             ) as event:
-                return self._new(recorded, self._call(recorded, event))
+                return self._new(self._call(event, self._at(recorded)))
             case _:
                 return []
 
-    def _new(self, recorded: Recorded, update: Update) -> list[Update]:
-        return [update] if recorded.version > self.after.version else []
+    def _new(self, update: Update) -> list[Update]:
+        return [update] if update.cursor.version > self.after.version else []
+
+    def _at(self, recorded: Recorded) -> Cursor:
+        return replace(self._here(), version=recorded.version)
+
+    def _here(self, part: str = "") -> Cursor:
+        """The place behind all that was told so far; `part` is what was told last."""
+        seen = [(name, one.seen) for name, one in self._parts.items() if one.seen and name != part]
+        if part:
+            seen.append((part, self._parts[part].seen))
+        if not seen:
+            return Cursor(self._told, self._attempt)
+        *others, (name, offset) = seen
+        return Cursor(self._told, self._attempt, name, offset, tuple(others))
 
     # -- text ------------------------------------------------------------------------------
 
     def _prepared(self, recorded: Recorded, event: ev.RequestPrepared) -> list[Update]:
         """Another attempt: what the one before showed is retracted first (law 10)."""
-        told: list[Update] = []
-        seen_before = self.after.attempt == self._attempt and bool(self.after.part)
-        if self._failed and (any(self._shown.values()) or seen_before):
-            cursor = Cursor(recorded.version, event.attempt)
-            reason = "another attempt follows"
-            told = [Retracted(cursor=cursor, attempt=self._attempt, reason=reason)]
-        if self.after.attempt != event.attempt:
-            self._skip = {} if recorded.version > self.after.version else self._skip
-        self._attempt, self._version = event.attempt, recorded.version
-        self._shown, self._outputs, self._failed = {}, [], False
-        return self._new(recorded, told[0]) if told else []
+        shown = self._failed and any(part.seen for part in self._parts.values())
+        before, after = self._attempt, self.after
+        # The cursor's own attempt goes on from there; an older one is over for this watcher.
+        resumed = event.attempt == after.attempt
+        self._attempt = event.attempt if resumed or recorded.version > after.version else ""
+        self._failed, self._parts, self._outputs = False, {}, []
+        if resumed:
+            seen = (*after.others, (after.part, after.offset))
+            self._parts = {part: _Part(offset) for part, offset in seen if offset}
+        if not shown:
+            return []
+        reason = "another attempt follows"
+        return self._new(Retracted(cursor=self._at(recorded), attempt=before, reason=reason))
 
     def _checkpoint(self, event: ev.OutputCheckpointed) -> list[Update]:
-        return self._more(event.part, event.offset, event.text, None, event.item)
-
-    def _more(
-        self, part: str, offset: int, said: str, delta: Delta | None, item: str | None = None
-    ) -> list[Update]:
-        """Tell what of `said`, which begins at `offset`, is new to this watcher."""
-        shown = self._shown.get(part, "")
-        fresh = said[max(0, len(shown) - offset) :]
-        if not fresh:
+        if event.attempt != self._attempt:
             return []
-        self._shown[part] = shown + fresh
-        skip = max(0, self._skip.get(part, 0) - len(shown)) if self._resumes() else 0
-        fresh = fresh[skip:]
-        if not fresh or self._is_old():
+        return self._more(_delta(event.part, event.text, event.item), event.offset)
+
+    def _more(self, delta: Delta, offset: int) -> list[Update]:
+        """Tell what of the delta, which begins at `offset`, is new to this watcher.
+
+        Behind a gap nothing is told: a checkpoint or the final text closes it.
+        """
+        part = self._parts.setdefault(delta.part, _Part())
+        fresh = delta.delta[part.length - offset :] if offset <= part.length else ""
+        unseen = fresh[max(0, part.seen - part.length) :]
+        part.chunks.append(fresh)
+        part.length += len(fresh)
+        if not unseen:
             return []
-        if delta is not None and fresh == delta.delta:
-            return [delta]
-        return [self._delta(part, fresh, delta.item if delta is not None else item)]
+        part.seen = part.length
+        cursor = self._here(delta.part)
+        if unseen == delta.delta:
+            return [replace(delta, cursor=cursor)]
+        return [replace(delta, cursor=cursor, delta=unseen, raw=_no_json)]
 
-    def _resumes(self) -> bool:
-        return self.after.attempt == self._attempt
-
-    def _is_old(self) -> bool:
-        """Whether the watcher's cursor lies behind the whole of this attempt."""
-        return self.after.version > self._version and not self._resumes()
-
-    def _delta(self, part: str, fresh: str, item: str | None) -> Delta:
-        offset = len(self._shown[part])
-        cursor = Cursor(self._version, self._attempt, part, offset)
-        kind = _TYPES[part.partition(":")[0]]
-        return Delta(cursor=cursor, type=kind, delta=fresh, part=part, item=item or None)
-
-    def _completed(self, recorded: Recorded) -> list[Update]:
+    def _final(self, recorded: Recorded) -> list[Update]:
         """The terminal frame decides: the rest of each part, or a retraction (law 3)."""
-        told: list[Update] = []
-        outputs = [output.item for output in self._outputs]
-        final = final_parts(outputs)
-        if recorded.version > self.after.version:
-            told += self._contradicted(recorded, final)
-            for part, (item, said) in final.items():
-                told += self._more(part, 0, said, None, item)
-            told += [_item(recorded, output) for output in self._outputs]
-        for output in self._outputs:
+        for _, output in self._outputs:
             if is_client_call(output.item):
                 self._calls[output.key] = output.item
+        told: list[Update] = []
+        if recorded.version > self.after.version:
+            final = final_parts([output.item for _, output in self._outputs])
+            told += self._contradicted(final)
+            for part, (item, said) in final.items():
+                told += self._more(_delta(part, said, item or None), 0)
+            told += self._items(recorded)
+        self._attempt, self._parts, self._outputs = "", {}, []
         return told
 
-    def _contradicted(self, recorded: Recorded, final: dict[str, tuple[str, str]]) -> list[Update]:
-        """Where the final text is not what was shown, the watcher must discard that.
-
-        A provider that leaves out the output index names a part by the item's id.
-        """
-        for index, output in enumerate(self._outputs):
-            self._rename(text(output.item, "id"), index)
-        answers = {p: s for p, s in self._shown.items() if p.startswith(("text:", "refusal:"))}
-        if all(final.get(part, ("", ""))[1].startswith(said) for part, said in answers.items()):
+    def _contradicted(self, final: dict[str, tuple[str, str]]) -> list[Update]:
+        """Where the final answer is not what was shown, the watcher must discard that."""
+        answers = {name: one for name, one in self._parts.items() if name.startswith(ANSWER)}
+        said = {name: final.get(name, ("", ""))[1] for name in answers}
+        if all(
+            part.seen <= len(said[name]) and said[name].startswith("".join(part.chunks))
+            for name, part in answers.items()
+        ):
             return []
-        self._shown, self._skip = {}, {}
-        cursor = Cursor(recorded.version - 1, self._attempt)
+        shown = any(part.seen for part in self._parts.values())
+        self._parts = {}
         reason = "the final answer differs from what streamed"
-        return [Retracted(cursor=cursor, attempt=self._attempt, reason=reason)]
+        retracted = Retracted(cursor=self._here(), attempt=self._attempt, reason=reason)
+        return [retracted] if shown else []
 
-    def _rename(self, item: str | None, index: int) -> None:
-        for part in [part for part in self._shown if part.split(":")[1] == item]:
-            kind, _, inner = part.split(":")
-            self._shown[f"{kind}:{index}:{inner}"] = self._shown.pop(part)
+    def _items(self, recorded: Recorded) -> list[Update]:
+        told: list[Update] = []
+        for version, output in self._outputs:
+            last = output is self._outputs[-1][1]
+            cursor = replace(self._here(), version=recorded.version if last else version)
+            if version > self.after.version:
+                told.append(
+                    ItemUpdate(cursor=cursor, raw=output.item, key=output.key, item=output.item)
+                )
+        return told
 
     # -- calls -----------------------------------------------------------------------------
 
-    def _call(self, recorded: Recorded, event: ev.CallEvent) -> CallUpdate:
+    def _call(self, event: ev.CallEvent, cursor: Cursor) -> CallUpdate:
         if isinstance(event, ev.CallRequested):
             self._calls[event.call] = self._calls.pop(event.item, {})
         item = self._calls.get(event.call, {})
         output, data, reason = _particulars(event)
         return CallUpdate(
-            cursor=Cursor(recorded.version),
+            cursor=cursor,
             raw=item,
             type=_CALLS[type(event)],
             call=event.call,
@@ -241,26 +263,23 @@ def _particulars(
             assert_never(event)
 
 
-def _item(recorded: Recorded, output: ev.OutputRecorded) -> ItemUpdate:
-    return ItemUpdate(
-        cursor=Cursor(recorded.version), raw=output.item, key=output.key, item=output.item
-    )
+def _delta(part: str, said: str, item: str | None) -> Delta:
+    kind = DELTA_TYPES.get(part.partition(":")[0], "text.delta")
+    return Delta(cursor=Cursor(), type=kind, delta=said, part=part, item=item)
 
 
-def _noted(recorded: Recorded, event: ev.ProviderNoted) -> UnknownUpdate:
+def _noted(event: ev.ProviderNoted, cursor: Cursor) -> UnknownUpdate:
     data: JsonObject = event.data or {}
     kind = text(data, "type") or event.kind
-    return UnknownUpdate(cursor=Cursor(recorded.version), raw=data, event=kind, text=event.text)
+    return UnknownUpdate(cursor=cursor, raw=data, event=kind, text=event.text)
 
 
-def _done(recorded: Recorded, status: str, reason: str | None) -> TurnDone:
-    return TurnDone(
-        cursor=Cursor(recorded.version),
-        raw=_no_json,
-        turn=recorded.turn or "",
-        status=status,
-        reason=reason,
-    )
+def _done(recorded: Recorded, event: ev.TurnEnded | ev.TurnPaused, cursor: Cursor) -> TurnDone:
+    if isinstance(event, ev.TurnPaused):
+        status, reason = "waiting", event.reason
+    else:
+        status, reason = event.outcome, text(event.error or {}, "message")
+    return TurnDone(cursor=cursor, turn=recorded.turn or "", status=status, reason=reason)
 
 
 _no_json: dict[str, Json] = {}

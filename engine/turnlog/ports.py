@@ -6,7 +6,7 @@ transport starts by joining the contract suite (`turnlog.testing`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
@@ -346,9 +346,10 @@ class Frame:
 class Profile:
     """What a provider can do: a value, so that a quirk is never an `if` (design section 6).
 
-    `reasoning_replay`: encrypted reasoning may be asked for and sent back. `stored_for` is how
-    long a stored response can be continued, in seconds. `terminal_output_optional` and the like
-    need no flag: the engine copes with every provider alike.
+    `reasoning_replay`: encrypted reasoning may be asked for and sent back, by models whose name
+    begins with what the pattern `reasoning_models` matches. `stored_for` is how
+    long a stored response can be continued, in seconds. What a provider leaves out of its frames
+    needs no flag: the engine copes with all alike.
     """
 
     name: str
@@ -360,6 +361,7 @@ class Profile:
     retrieve: bool = False
     background: bool = False
     reasoning_replay: bool = False
+    reasoning_models: str = ""
     stored_for: float = 30 * 24 * 3600.0
     key_env: str | None = "OPENAI_API_KEY"
     unsupported: frozenset[str] = field(default_factory=frozenset[str])
@@ -387,7 +389,7 @@ class Transport(Protocol):
         """Whether an unstored parent can still be continued from here (law 8)."""
         ...
 
-    def send(self, request: Request) -> AsyncIterator[Frame]:
+    def send(self, request: Request) -> AsyncGenerator[Frame]:
         """Send a request and yield its frames; ends behind the terminal frame.
 
         What the provider answers, refusals included, is a frame. Closing the iterator early

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from . import events as ev
-from .canonical import Json, JsonObject, integer, obj, objects, text
-from .ports import Frame, Problem
-from .recovery import CHAIN_LOST
-from .updates import Cursor, Delta, DeltaType, HostedUpdate
+from .canonical import JsonObject, integer, obj, objects, text
+from .fold_requests import CHAIN_LOST
+from .outcomes import Facts, outcome_of
+from .ports import Frame
+from .updates import DELTA_TYPES, Cursor, Delta, DeltaType, HostedUpdate
 
 _DELTAS: dict[str, DeltaType] = {
     "response.output_text.delta": "text.delta",
@@ -41,10 +42,6 @@ _QUIET = re.compile(
     r"|function_call_arguments\.(delta|done)|custom_tool_call_input\.(delta|done))|error"
 )
 _REPEATED = frozenset({"output", "instructions", "tools"})
-_RETRYABLE_STATUS = frozenset({408, 409, 429})
-_RETRYABLE_CODES = frozenset(
-    {"server_error", "rate_limit_exceeded", "server_is_overloaded", "overloaded", "timeout"}
-)
 
 
 @dataclass(slots=True)
@@ -67,10 +64,10 @@ class Reception:
     terminal: Frame | None = None
     heard: int = 0
     unreadable: int = 0
-    started: bool = False
     parts: dict[str, _Part] = field(default_factory=dict[str, _Part])
     notes: list[ev.Event] = field(default_factory=list[ev.Event])
-    _items: dict[str | int, JsonObject] = field(default_factory=dict[str | int, JsonObject])
+    _items: dict[int, JsonObject] = field(default_factory=dict[int, JsonObject])
+    _places: dict[str, int] = field(default_factory=dict[str, int])
 
     def feed(self, frame: Frame) -> Delta | HostedUpdate | None:
         """Take a frame; the update that a watcher sees of it, if any."""
@@ -80,9 +77,10 @@ class Reception:
         kind = _DELTAS.get(frame.type)
         if kind is not None:
             return self._delta(kind, frame)
-        if frame.terminal is not None:
-            self.terminal = frame
         self._remember(frame)
+        if frame.terminal is not None and self.terminal is None:
+            self.terminal = frame
+            self._keep_contradicted()
         if _HOSTED.match(frame.type):
             cursor = Cursor(self.version, self.attempt)
             item = text(frame.data, "item_id")
@@ -104,14 +102,31 @@ class Reception:
                     lane=self.lane,
                 )
             )
-        item = frame.data.get("item")
-        if frame.type.startswith("response.output_item.") and isinstance(item, dict):
-            self._items[_index(frame.data, text(item, "id"))] = item
+        item = obj(frame.data, "item")
+        if frame.type.startswith("response.output_item.") and item:
+            opens = frame.type.endswith(".added")
+            self._items[self._place(frame.data, text(item, "id"), opens=opens)] = item
+
+    def _place(self, data: JsonObject, item: str | None, *, opens: bool = False) -> int:
+        """The index of an item among the outputs.
+
+        Some providers leave it out: then the item's id tells, and without one the order.
+        """
+        place = integer(data, "output_index")
+        if place is None:
+            last = max((*self._items, *self._places.values()), default=-1)
+            if item is not None:
+                place = self._places.get(item, last + 1)
+            else:
+                place = last + 1 if opens else max(last, 0)
+        if item is not None:
+            self._places[item] = place
+        return place
 
     def _delta(self, kind: DeltaType, frame: Frame) -> Delta:
         data = frame.data
         item, delta = text(data, "item_id"), text(data, "delta") or ""
-        place = _index(data, item)
+        place = self._place(data, item)
         inner = integer(data, "content_index")
         if inner is None:
             inner = integer(data, "summary_index") or 0
@@ -139,6 +154,19 @@ class Reception:
     def shown(self, part: str) -> str:
         """The text of a part, as far as it has streamed."""
         return "".join(self.parts[part].chunks)
+
+    def so_far(self) -> list[Delta]:
+        """One delta for each part, with all that has streamed of it."""
+        return [
+            Delta(
+                cursor=Cursor(self.version, self.attempt, name, part.length),
+                type=DELTA_TYPES[name.partition(":")[0]],
+                delta=self.shown(name),
+                part=name,
+                item=part.item,
+            )
+            for name, part in self.parts.items()
+        ]
 
     def unsaved(self) -> int:
         """How many code points have streamed since the last checkpoint."""
@@ -174,9 +202,34 @@ class Reception:
         decided = objects(obj(terminal, "response"), "output")
         if decided:
             return decided
-        numbered = sorted(key for key in self._items if isinstance(key, int))
-        named = [key for key in self._items if isinstance(key, str)]
-        return [self._items[key] for key in [*numbered, *named]]
+        said = self._said()
+        return [
+            _with_text(self._items.get(place, _MESSAGE), said.get(place, []))
+            for place in sorted({*self._items, *said})
+        ]
+
+    def _said(self) -> dict[int, list[JsonObject]]:
+        """What streamed of each answer, as the content of its message."""
+        said: dict[int, list[JsonObject]] = {}
+        for name in sorted(self.parts, key=_in_order):
+            kind, place, _ = _in_order(name)
+            if kind == "text":
+                part: JsonObject = {"type": "output_text", "text": self.shown(name)}
+                said.setdefault(place, []).append({**part, "annotations": []})
+            elif kind == "refusal":
+                part = {"type": "refusal", "refusal": self.shown(name)}
+                said.setdefault(place, []).append(part)
+        return said
+
+    def _keep_contradicted(self) -> None:
+        """Text that the final answer contradicts goes to the log: it was seen (law 3)."""
+        final = final_parts(self.outputs())
+        if not all(
+            final.get(name, ("", ""))[1].startswith(self.shown(name))
+            for name in self.parts
+            if name.startswith(ANSWER)
+        ):
+            self.notes += self.take_checkpoints()
 
     def outcome(self) -> ev.OutcomeEvent | None:
         """The outcome that the terminal frame says, or None where there was none (law 5)."""
@@ -185,13 +238,14 @@ class Reception:
             return None
         response = obj(frame.data, "response")
         usage = response.get("usage")
-        facts = _Facts(
+        facts = Facts(
             attempt=self.attempt,
             response=text(response, "id") or self.response,
             usage=usage if isinstance(usage, dict) else None,
             body={k: v for k, v in response.items() if k not in _REPEATED} or None,
         )
-        return _outcome(frame, facts, heard=self.response is not None)
+        begun = self.response is not None or bool(self.parts or self._items)
+        return outcome_of(frame, facts, heard=begun)
 
     def interrupted(self, reason: str) -> ev.OutcomeEvent:
         """The outcome of an attempt that ended without a terminal frame."""
@@ -200,84 +254,19 @@ class Reception:
         return ev.ResponseInterrupted(attempt=self.attempt, response=self.response, reason=reason)
 
 
-def _index(data: JsonObject, item: str | None) -> int | str:
-    """The place of an item: its index, or where there is none, its id (some leave it out)."""
-    index = integer(data, "output_index")
-    if index is None:
-        return item or ""
-    return index
+_MESSAGE: JsonObject = {"type": "message", "role": "assistant"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Facts:
-    attempt: str
-    response: str | None
-    usage: JsonObject | None
-    body: JsonObject | None
+def _with_text(item: JsonObject, content: list[JsonObject]) -> JsonObject:
+    """An item that was announced and never finished, with the text that streamed for it."""
+    if not content or objects(item, "content"):
+        return item
+    return {**item, "content": content}
 
 
-def _outcome(frame: Frame, facts: _Facts, *, heard: bool) -> ev.OutcomeEvent:
-    response = facts.response
-    attempt, usage, body = facts.attempt, facts.usage, facts.body
-    match frame.terminal:
-        case "completed":
-            return ev.ResponseCompleted(attempt=attempt, response=response, usage=usage, body=body)
-        case "incomplete":
-            details = obj(obj(frame.data, "response"), "incomplete_details")
-            reason = text(details, "reason")
-            return ev.ResponseIncomplete(
-                attempt=attempt, response=response, usage=usage, body=body, reason=reason
-            )
-        case "cancelled":
-            return ev.ResponseInterrupted(
-                attempt=attempt, response=response, usage=usage, body=body, reason="cancelled"
-            )
-        case _:
-            problem = frame.problem or Problem(message="the provider reported a failure")
-            if heard or frame.terminal == "failed":
-                return ev.ResponseFailed(
-                    attempt=attempt,
-                    response=response,
-                    usage=usage,
-                    body=body,
-                    error=error_of(problem),
-                    retryable=is_retryable(problem),
-                )
-            return rejected(attempt, problem)
-
-
-def rejected(attempt: str, problem: Problem) -> ev.ResponseRejected:
-    """The outcome of a request that was refused before any output."""
-    after = problem.retry_after
-    return ev.ResponseRejected(
-        attempt=attempt,
-        error=error_of(problem),
-        reason="refused",
-        status=problem.status,
-        retryable=is_retryable(problem),
-        retry_after_ms=round(after * 1000) if after is not None else None,
-    )
-
-
-def error_of(problem: Problem) -> JsonObject:
-    """A problem as JSON, without what the provider left out."""
-    fields: dict[str, Json] = {
-        "status": problem.status,
-        "code": problem.code,
-        "type": problem.type,
-        "message": problem.message,
-        "param": problem.param,
-    }
-    return {key: value for key, value in fields.items() if value is not None}
-
-
-def is_retryable(problem: Problem) -> bool:
-    """Whether the same request may be sent again (law 10, W-33)."""
-    if problem.status is not None:
-        return problem.status in _RETRYABLE_STATUS or problem.status >= 500
-    return problem.code in _RETRYABLE_CODES or (
-        problem.code is None and problem.type == "server_error"
-    )
+def _in_order(part: str) -> tuple[str, int, int]:
+    kind, place, inner = part.split(":")
+    return kind, int(place), int(inner)
 
 
 def is_chain_lost(outcome: ev.OutcomeEvent) -> bool:
@@ -286,12 +275,25 @@ def is_chain_lost(outcome: ev.OutcomeEvent) -> bool:
 
 
 def final_parts(outputs: Sequence[JsonObject]) -> dict[str, tuple[str, str]]:
-    """The final text of each part of the answer, by its name: (item id, text)."""
+    """The final text of each part, by its name: (item id, text)."""
     found: dict[str, tuple[str, str]] = {}
     for index, item in enumerate(outputs):
-        for inner, part in enumerate(objects(item, "content")):
-            for kind, key in (("text", "text"), ("refusal", "refusal")):
-                said = text(part, key)
-                if said is not None and text(part, "type") in ("output_text", "refusal"):
-                    found[f"{kind}:{index}:{inner}"] = (text(item, "id") or "", said)
+        id = text(item, "id") or ""
+        for key in ("summary", "content"):
+            for inner, part in enumerate(objects(item, key)):
+                kind, field_ = _FINAL.get(text(part, "type") or "", ("", ""))
+                said = text(part, field_)
+                if said is not None:
+                    found[f"{kind}:{index}:{inner}"] = id, said
     return found
+
+
+ANSWER = ("text:", "refusal:")
+"""How the names of the parts of an answer begin: these have to be told exactly."""
+
+_FINAL: dict[str, tuple[str, str]] = {
+    "output_text": ("text", "text"),
+    "refusal": ("refusal", "refusal"),
+    "reasoning_text": ("reasoning", "text"),
+    "summary_text": ("summary", "text"),
+}

@@ -13,18 +13,23 @@ from hashlib import sha256
 from typing import Literal, TypeAlias, assert_never
 
 from .events import Cause, TurnOutcome
-from .state import Call, Outcome, State, Turn
+from .fold_requests import CHAIN_LOST, CONNECTION_LIMIT
+from .state import Attempt, Call, Outcome, State, Turn
 
 OnUnknown = Literal["resend", "stop"]
-OnCrash = Literal["rerun", "ask", "give_up"]
+OnCrash = Literal["rerun", "probe", "ask", "give_up"]
 
-CHAIN_LOST = "previous_response_not_found"
-CONNECTION_LIMIT = "websocket_connection_limit_reached"
 MAX_TRIES = 4
 """How often one request is sent at the most (law 10)."""
 
 FIRST_DELAY_MS = 500
 LONGEST_DELAY_MS = 20_000
+
+MANUAL = "manual"
+"""Why a turn waits whose caller runs the tools and asks for each request."""
+
+OUR_OWN = frozenset({"crashed", "closed"})
+"""Reasons of an outcome that lie with our own process: the provider is not spared by waiting."""
 
 # -- settling what a dead owner left -------------------------------------------------------
 
@@ -87,25 +92,25 @@ def settle(state: State, *, retrieve: bool, reason: str = "crashed") -> Settleme
     `retrieve` says that the provider can be asked about a stored response, and was not yet.
     """
     turn, attempt = state.turn, state.attempt
-    if turn is None or turn.paused is not None:
+    if turn is None or (turn.paused is not None and turn.cancel is None):
         return Settled()
     if attempt is not None:
-        return _settle_attempt(state, retrieve=retrieve, reason=reason)
+        return _settle_attempt(turn, attempt, retrieve=retrieve, reason=reason)
     started = tuple(call.id for call in state.pending if call.status == "started")
     if started:
         return Doubt(calls=started)
-    if turn.cancel is not None:
-        return End(outcome="cancelled")
+    step = proceed(state, Policy())
+    if isinstance(step, End):
+        # Nothing is left to do, whatever tools are bound: the end is a fact to record.
+        return step
     return Halt(reason=reason, calls=tuple(call.id for call in state.pending))
 
 
-def _settle_attempt(state: State, *, retrieve: bool, reason: str) -> Settlement:
-    attempt, turn = state.attempt, state.turn
-    assert attempt is not None and turn is not None
+def _settle_attempt(turn: Turn, attempt: Attempt, *, retrieve: bool, reason: str) -> Settlement:
+    if turn.cancel == "now":
+        return Interrupt(reason="cancelled")
     if attempt.response is None:
         return Unknown(reason=reason)
-    if turn.cancel is not None:
-        return Interrupt(reason="cancelled")
     if attempt.store and retrieve:
         return Ask(response=attempt.response)
     return Interrupt(reason=reason)
@@ -164,24 +169,49 @@ class Policy:
 
 
 def proceed(state: State, policy: Policy) -> Step:
-    """The next step of an open turn that has no attempt under way."""
+    """The next step of an open turn that has no attempt under way.
+
+    A turn that is to be cancelled ends here. With `after_request` the request that was under way
+    has been heard, so that an end which it led to by itself stands, and only what would have
+    followed is cut off.
+    """
     turn = state.turn
     assert turn is not None and state.attempt is None
-    if turn.cancel is not None:
+    if turn.cancel == "now":
         return End(outcome="cancelled")
-    if state.pending:
-        return _calls(state, turn, policy)
+    step = _calls(state, turn, policy) if state.pending else _onward(state, turn, policy)
+    if turn.cancel is not None and not isinstance(step, End):
+        return End(outcome="cancelled")
+    return step
+
+
+def _onward(state: State, turn: Turn, policy: Policy) -> Step:
+    """What follows the last outcome, where every call has an output."""
     last = turn.last
     if last is None:
         return Send(cause="first")
-    if last.kind == "completed":
-        return _after_completed(state, turn)
-    return _after_failure(turn, last, policy)
+    match last.kind:
+        case "completed":
+            return _after_completed(state, turn)
+        case "incomplete":
+            return End(outcome="incomplete", reason=last.reason)
+        case "rejected" | "failed":
+            return _after_refusal(turn, last)
+        case "interrupted" if last.reason == "cancelled":
+            return End(outcome="cancelled")
+        case "unknown" if policy.on_unknown == "stop":
+            return End(outcome="failed", reason=_unknown(last))
+        case "interrupted" | "unknown":
+            return _again(last)
+        case _:
+            assert_never(last.kind)
 
 
 def _after_completed(state: State, turn: Turn) -> Step:
     if not any(call.turn == turn.id for call in state.calls):
         return End(outcome="completed")
+    if turn.manual:
+        return Pause(reason=MANUAL, calls=())
     if exhausted(turn):
         return End(outcome="limited", reason=_limit(turn))
     return Send(cause="tools_answered")
@@ -197,7 +227,12 @@ def _limit(turn: Turn) -> str:
 
 
 def _calls(state: State, turn: Turn, policy: Policy) -> Step:
-    """What to do about the calls that have no output."""
+    """What to do about the calls that have no output.
+
+    Those of a manual turn are the caller's, who asks for each request too (`chat.request`).
+    """
+    if turn.manual:
+        return Pause(reason=MANUAL, calls=tuple(call.id for call in state.pending))
     if exhausted(turn):
         return End(outcome="limited", reason=_limit(turn))
     sorted_out = {call.id: verdict(call, policy) for call in state.pending}
@@ -210,41 +245,26 @@ def _calls(state: State, turn: Turn, policy: Policy) -> Step:
 
 
 def verdict(call: Call, policy: Policy) -> str:
-    """What is to be done about an unsettled call: run, give_up, or why it waits (law 12)."""
+    """What is to be done about an unsettled call: run, give_up, or why it waits (law 12).
+
+    `running` is a call whose tool is at work: it is never started beside itself.
+    """
     on_crash = policy.tools.get(call.name or "") if call.kind == "function_call" else None
     match call.status:
+        case "started":
+            return "running"
         case "deferred":
             return "deferred"
-        case "uncertain" if on_crash == "give_up":
-            return "give_up"
-        case "uncertain" if on_crash == "rerun":
-            return "run"
         case "uncertain":
-            return "uncertain"
+            return {"give_up": "give_up", "rerun": "run"}.get(on_crash or "", "uncertain")
+        case _ if call.kind == "mcp_approval_request":
+            return "approval"
         case _ if on_crash is None:
             return "unbound"
-        case _ if call.id in policy.approval:
+        case "requested" if call.id in policy.approval:
             return "approval"
         case _:
             return "run"
-
-
-def _after_failure(turn: Turn, last: Outcome, policy: Policy) -> Step:
-    match last.kind:
-        case "incomplete":
-            return End(outcome="incomplete", reason=last.reason)
-        case "rejected" | "failed":
-            return _after_refusal(turn, last)
-        case "interrupted" if last.reason == "cancelled":
-            return End(outcome="cancelled")
-        case "unknown" if policy.on_unknown == "stop":
-            return End(outcome="failed", reason=_unknown(last))
-        case "interrupted" | "unknown":
-            return _again(last)
-        case "completed":
-            return End(outcome="completed")
-        case _:
-            assert_never(last.kind)
 
 
 def _unknown(last: Outcome) -> str:
@@ -257,7 +277,7 @@ def _unknown(last: Outcome) -> str:
 def _after_refusal(turn: Turn, last: Outcome) -> Step:
     if last.code == CHAIN_LOST:
         if turn.chains_lost > 1:
-            return End(outcome="failed", reason="the chain was lost twice in one turn (W-12)")
+            return End(outcome="failed", reason="the chain was lost twice for one request (W-12)")
         return Send(cause="chain_lost", try_number=last.try_number, full=True)
     if last.code == CONNECTION_LIMIT and turn.limits_hit <= MAX_TRIES:
         return Send(cause="retry", try_number=last.try_number)
@@ -272,7 +292,7 @@ def _again(last: Outcome) -> Step:
         return End(outcome="failed", reason=f"given up after {MAX_TRIES} tries: {said}")
     delay = backoff_ms(last)
     return Send(
-        cause="recovery" if last.reason == "crashed" else "retry",
+        cause="recovery" if last.reason in OUR_OWN else "retry",
         try_number=last.try_number + 1,
         not_before=last.time + delay * 1000,
         delay_ms=delay,
@@ -285,7 +305,7 @@ def backoff_ms(last: Outcome) -> int:
     The jitter is drawn from the attempt's id, so that the delay is a fact of the log: whoever
     continues after a crash waits until the same time (law 10, W-35).
     """
-    if last.reason == "crashed":
+    if last.reason in OUR_OWN:
         return 0
     ceiling = min(LONGEST_DELAY_MS, FIRST_DELAY_MS << (last.try_number - 1))
     draw = int.from_bytes(sha256(last.attempt.encode()).digest()[:8], "big") / 2**64

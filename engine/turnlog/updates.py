@@ -7,6 +7,7 @@ from which `attach` continues, and the raw JSON that it came from.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -27,29 +28,49 @@ CallType = Literal[
 ]
 
 
+DELTA_TYPES: dict[str, DeltaType] = {
+    "text": "text.delta",
+    "refusal": "refusal.delta",
+    "reasoning": "reasoning.delta",
+    "summary": "reasoning.delta",
+}
+"""The type of a delta, by the kind that the name of its part begins with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """A place in what a watcher sees: behind the event `version`, and `offset` into a `part`.
 
-    Opaque to callers: `str(update.cursor)` goes to a page, and comes back to `attach`.
+    `attempt` is the one that streams there, `others` holds how far its other parts have come, as
+    (part, offset). Offsets count code points. Opaque to callers: `str(update.cursor)` goes to a
+    page, and comes back to `attach`.
     """
 
     version: int = 0
     attempt: str = ""
     part: str = ""
     offset: int = 0
+    others: tuple[tuple[str, int], ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.version}/{self.attempt}/{self.part}/{self.offset}"
+        others = (f"{part}={offset}" for part, offset in self.others)
+        return "/".join(
+            (str(self.version), self.attempt, self.part, str(self.offset), *others),
+        )
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
         """The cursor that `text` stands for; raises InvalidInput where it is none."""
-        try:
-            version, attempt, part, offset = text.split("/")
-            return cls(int(version), attempt, part, int(offset))
-        except ValueError:
-            raise InvalidInput(f"{text!r} is not a cursor: pass one that an update had") from None
+        found = _CURSOR.fullmatch(text)
+        if found is None:
+            raise InvalidInput(f"{text!r} is not a cursor: pass one that an update had")
+        version, attempt, part, offset, rest = found.groups()
+        pairs = (other.split("=") for other in rest.split("/")[1:])
+        others = tuple((name, int(length)) for name, length in pairs)
+        return cls(int(version), attempt, part, int(offset), others)
+
+
+_CURSOR = re.compile(r"([0-9]{1,18})/([^/=]*)/([^/=]*)/([0-9]{1,18})((?:/[^/=]+=[0-9]{1,18})*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

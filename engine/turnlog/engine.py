@@ -1,0 +1,273 @@
+"""The shell: read, fold, decide, append, act.
+
+The one rule: nothing is sent, run or reported before the events that say so are committed (law 1),
+and every append goes through `commit`, which folds, writes, and tells the watchers of this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakValueDictionary
+
+from . import events as ev
+from .canonical import JsonObject, text
+from .commands import Keyed, Prepare
+from .context import load, requested
+from .draft import Ambient, Draft
+from .errors import NotFound, OutcomeUnknown, VersionConflict
+from .items import FORMAT, has_hosted_effects, refused_output
+from .plan import Delta, Fork, Full, Plan, Reach, plan
+from .ports import Append, Appended, Head, Lease, Store, Transport
+from .record import NewEvent
+from .recovery import OnUnknown, Send
+from .request import body, body_digest, is_stored, model_of, settings_of
+from .state import Call, Parent, State, start, still_holds
+
+if TYPE_CHECKING:
+    from .agent import Agent
+    from .runner import Runner
+
+Act: TypeAlias = Callable[[Draft], Awaitable[Lease | None]]
+"""Puts commands into a draft, and says what becomes of the lease. Called anew on a conflict."""
+
+COMMIT_TRIES = 5
+"""How often an append whose outcome is unknown is asked about again (law 5)."""
+
+ENGINE = "turnlog"
+"""The actor of what nobody asked for by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A request that is committed and may be sent: its body (secrets by name) and its parent."""
+
+    attempt: str
+    version: int
+    body: JsonObject
+    parent: Parent | None
+
+
+@dataclass(slots=True)
+class Engine:
+    """What the objects that people hold share: one store, one transport, the agents."""
+
+    store: Store
+    transport: Transport
+    agents: dict[str, Agent]
+    ambient: Ambient
+    on_unknown: OnUnknown | None = None
+    live: dict[str, Runner] = field(default_factory=dict[str, "Runner"])
+    heads: dict[str, State] = field(default_factory=dict[str, State])
+    _locks: WeakValueDictionary[str, asyncio.Lock] = field(
+        default_factory=WeakValueDictionary[str, asyncio.Lock]
+    )
+
+    # -- reading -----------------------------------------------------------------------------
+
+    async def head(self, conversation: str) -> Head:
+        """The head of a conversation; raises NotFound where there is none."""
+        head = await self.store.head(conversation)
+        if head is None:
+            raise NotFound(
+                f"there is no conversation {conversation!r}:"
+                " log.conversation(id) creates one with its first turn"
+            )
+        return head
+
+    async def state(self, conversation: str) -> State:
+        """The state of a conversation, as far as this process knows; fresh where it has none."""
+        known = self.heads.get(conversation)
+        if known is not None:
+            return known
+        head = await self.store.head(conversation)
+        return head.state if head is not None else start(conversation)
+
+    async def configuration(self, state: State) -> ev.ConversationConfigured:
+        """The configuration in force; raises NotFound where there is none."""
+        if state.config is None:
+            raise NotFound(f"conversation {state.id!r} was never configured: give it an agent")
+        (recorded,) = await self.store.pick(state.id, [state.config.version])
+        assert isinstance(recorded.event, ev.ConversationConfigured)
+        return recorded.event
+
+    async def turn_settings(self, state: State) -> JsonObject:
+        """The settings of the open turn, from the event that started it."""
+        assert state.turn is not None
+        (recorded,) = await self.store.pick(state.id, [state.turn.version])
+        assert isinstance(recorded.event, ev.TurnStarted)
+        return recorded.event.settings
+
+    async def present(self, conversation: str, items: Sequence[JsonObject]) -> frozenset[str]:
+        """Which of the provider ids of these items are in the context already."""
+        ids = {id for item in items if (id := text(item, "id")) is not None}
+        return frozenset([id for id in ids if await self.store.find(conversation, item_id=id)])
+
+    async def call_item(self, state: State, call: Call) -> JsonObject:
+        """The output item that holds a call (in a fork, an ancestor may have it)."""
+        places = await self.store.find(state.id, key=call.item)
+        if not places:
+            raise NotFound(f"call {call.id!r} stands in no item of conversation {state.id!r}")
+        return (await load(self.store, places[:1]))[0].raw
+
+    async def abandoned(self, state: State, why: str) -> tuple[Keyed, ...]:
+        """An output for each call that has none, which tells the model why (law 7)."""
+        outputs: list[Keyed] = []
+        for call in state.pending:
+            item = await self.call_item(state, call)
+            said = why if call.runs == 0 else f"{why}; it had been started: its outcome is unknown"
+            outputs.append(self.keyed(refused_output(item, said)))
+        return tuple(outputs)
+
+    def keyed(self, item: JsonObject) -> Keyed:
+        """An item with a new key."""
+        return Keyed(key=self.ambient.id("itm"), item=item)
+
+    # -- writing -----------------------------------------------------------------------------
+
+    async def commit(
+        self,
+        conversation: str,
+        act: Act,
+        *,
+        actor: str = ENGINE,
+        epoch: int | None = None,
+        expected: int | None = None,
+        initial: State | None = None,
+    ) -> Draft:
+        """Read, fold, decide, append, and tell. On a conflict everything is done again.
+
+        Raises what `act` and the store raise; VersionConflict only with `expected` (law 11).
+        """
+        async with self._lock(conversation):
+            while True:
+                state = initial or await self.state(conversation)
+                if expected is not None and state.version != expected:
+                    raise VersionConflict(conversation, expected=expected, actual=state.version)
+                draft = Draft(state, self.ambient, actor, epoch)
+                lease = await act(draft)
+                if not draft.events and lease in (None, "keep"):
+                    return draft
+                try:
+                    await self._write(draft.append(lease))
+                except VersionConflict:
+                    self.heads.pop(conversation, None)
+                    if expected is not None or initial is not None:
+                        raise
+                    continue
+                self._tell(conversation, draft)
+                return draft
+
+    def _lock(self, conversation: str) -> asyncio.Lock:
+        lock = self._locks.get(conversation)
+        if lock is None:
+            lock = self._locks[conversation] = asyncio.Lock()
+        return lock
+
+    async def _write(self, append: Append) -> Appended:
+        for _ in range(COMMIT_TRIES - 1):
+            try:
+                return await self.store.append(append)
+            except OutcomeUnknown:
+                continue
+        return await self.store.append(append)
+
+    def _tell(self, conversation: str, draft: Draft) -> None:
+        runner = self.live.get(conversation)
+        if runner is not None:
+            self.heads[conversation] = draft.state
+            runner.tell(draft.events)
+
+    # -- requests ----------------------------------------------------------------------------
+
+    async def prepare(
+        self, draft: Draft, send: Send, config: ev.ConversationConfigured, turn: JsonObject
+    ) -> Outgoing | None:
+        """Plan a request, build its body, and put its intent into the draft (law 1).
+
+        None where there is nothing to send. Raises what `request.body` raises.
+        """
+        reach = self._reach(draft.state, model_of(config, turn))
+        state = draft.state if not send.full else _without_parent(draft.state)
+        found: Plan = plan(state, reach, await self._older(state, send))
+        if not isinstance(found, (Delta, Fork, Full)):
+            return None
+        items = await requested(self.store, state, found.ranges, draft.events)
+        built = body(config, turn, found, items, self.transport.profile)
+        self._note_switch(draft)
+        prepared = self._prepared(draft, send, found, built, settings_of(config, turn))
+        (recorded,) = draft.do(Prepare(request=prepared))
+        parent = None if isinstance(found, Full) else found.parent
+        return Outgoing(
+            attempt=prepared.attempt, version=recorded.version, body=built, parent=parent
+        )
+
+    def _reach(self, state: State, model: str) -> Reach:
+        parent, profile = state.parent, self.transport.profile
+        return Reach(
+            now=self.ambient.now(),
+            model=model,
+            stored_ids=profile.stored_ids,
+            stored_for=profile.stored_for,
+            remembers=parent is not None and self.transport.remembers(parent),
+        )
+
+    async def _older(self, state: State, send: Send) -> Parent | None:
+        """The last response that no edit touched, where an edit took the parent away (law 9)."""
+        if state.parent is not None or not state.edits or send.full:
+            return None
+        edited = state.edits[-1].ordinal
+        for row in await self.store.turns(state.id, limit=50):
+            older = row.state.parent if row.state is not None else None
+            if older and older.store and older.end <= edited and still_holds(state, older):
+                return older
+        return None
+
+    def _note_switch(self, draft: Draft) -> None:
+        """Say that requests go another way now (design section 6)."""
+        before, after = draft.state.transport, self.transport.name
+        turn = draft.state.turn
+        if before is None or before == after or turn is None:
+            return
+        reason = turn.last.message if turn.last is not None and turn.last.message else "chosen"
+        switched = ev.TransportSwitched(before=before, after=after, reason=reason)
+        draft.take([NewEvent(event=switched, turn=turn.id)])
+
+    def _prepared(
+        self,
+        draft: Draft,
+        send: Send,
+        found: Delta | Fork | Full,
+        built: JsonObject,
+        settings: JsonObject,
+    ) -> ev.RequestPrepared:
+        parent = None if isinstance(found, Full) else found.parent
+        placed = parent if parent is not None and not parent.store else None
+        return ev.RequestPrepared(
+            attempt=self.ambient.id("att"),
+            cause=send.cause,
+            try_number=send.try_number,
+            delay_ms=send.delay_ms,
+            kind="full" if parent is None else "delta",
+            parent=parent.response if parent is not None else None,
+            ranges=found.ranges,
+            format=FORMAT,
+            digest=body_digest(built),
+            transport=self.transport.name,
+            connection=placed.connection if placed is not None else None,
+            lane=placed.lane if placed is not None else None,
+            store=is_stored(settings, self.transport.profile),
+            model=text(built, "model"),
+        )
+
+    def on_unknown_for(self, config: ev.ConversationConfigured) -> OnUnknown:
+        """What to do where it is unknown whether a request was carried out (law 10)."""
+        if self.on_unknown is not None:
+            return self.on_unknown
+        return "stop" if has_hosted_effects(config.tools) else "resend"
+
+
+def _without_parent(state: State) -> State:
+    return replace(state, parent=None)

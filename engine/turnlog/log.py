@@ -1,0 +1,328 @@
+"""The log: one database, the way to a provider, and the agents that are registered.
+
+The one rule: `open` migrates and never recovers; nothing is asked of a provider, and no key needed,
+before the first send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from types import TracebackType
+from typing import Literal
+
+from .agent import Agent
+from .configuring import check_id
+from .context import PAGE
+from .conversation import Conversation
+from .draft import Ambient
+from .engine import Engine
+from .errors import Closed, ConfigurationError, InvalidInput, ProviderError, StoreError
+from .lending import lent
+from .ports import CallRow, ConversationRow, Endpoint, Profile, Store, Transport
+from .record import Recorded
+from .recovery import OnUnknown
+from .secrets import to_log
+from .settings import Settings, checked
+from .settling import Recovered, settle_left
+from .state import Status
+from .store import open_store
+from .verifying import Report, verify
+
+
+def find_transport(name: str, endpoint: Endpoint) -> Transport:
+    """A transport by the name of its entry point; raises ConfigurationError for an unknown one."""
+    found = entry_points(group="turnlog.transports", name=name)
+    for entry in found:
+        transport: Transport = entry.load()(endpoint)
+        return transport
+    known = ", ".join(sorted(entry_points(group="turnlog.transports").names))
+    raise ConfigurationError(f"there is no transport {name!r}: installed are {known}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """An event of the whole log, and the checkpoint behind it, from which to follow on."""
+
+    checkpoint: str
+    event: Recorded
+
+
+class Log:
+    """One database, its transports, its agents. Made by `turnlog.open`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._closed = False
+
+    # -- conversations -----------------------------------------------------------------------
+
+    async def conversation(
+        self,
+        id: str,
+        *,
+        agent: Agent | str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        model: str | None = None,
+        instructions: str | None = None,
+        settings: Settings | None = None,
+    ) -> Conversation:
+        """A conversation by its id, which its first turn creates; nothing is written now.
+
+        What is left out is as recorded. `metadata` counts where the conversation is new. Raises
+        InvalidInput for an id or setting that cannot be, ConfigurationError for an unknown agent.
+        """
+        self._check_open()
+        own = dict(checked(settings or {}))
+        own |= {"model": model} if model is not None else {}
+        own |= {"instructions": instructions} if instructions is not None else {}
+        known = to_log(dict(metadata or {}))
+        assert isinstance(known, dict)
+        return Conversation(check_id(id), self._engine, self._agent(agent), own, known)
+
+    async def get(self, id: str) -> Conversation:
+        """A conversation that exists. Raises NotFound."""
+        self._check_open()
+        state = (await self._engine.head(check_id(id))).state
+        name = state.config.agent if state.config is not None else None
+        return Conversation(id, self._engine, self._engine.agents.get(name or ""))
+
+    def _agent(self, agent: Agent | str | None) -> Agent | None:
+        if not isinstance(agent, Agent):
+            if agent is not None and agent not in self._engine.agents:
+                known = ", ".join(self._engine.agents) or "none"
+                raise ConfigurationError(f"no agent {agent!r} is registered: there are {known}")
+            return self._engine.agents[agent] if agent is not None else None
+        register(self._engine.agents, agent)
+        return agent
+
+    async def conversations(
+        self,
+        *,
+        after: str | None = None,
+        limit: int = 50,
+        status: Status | None = None,
+        metadata: Mapping[str, str] | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> list[ConversationRow]:
+        """Conversations by id, above `after`; times of the last event in Unix seconds."""
+        return await self._engine.store.conversations(
+            after=after,
+            limit=limit,
+            status=status,
+            metadata=metadata,
+            since=None if since is None else round(since * 1_000_000),
+            until=None if until is None else round(until * 1_000_000),
+        )
+
+    async def pending(
+        self, *, after: tuple[str, str] | None = None, limit: int = 50
+    ) -> list[CallRow]:
+        """The calls of all conversations that wait: an inbox, by (conversation, call)."""
+        return await self._engine.store.pending(after=after, limit=limit)
+
+    # -- the whole log -----------------------------------------------------------------------
+
+    async def follow(
+        self, after: str = "", *, wait: bool = True, poll: float = 1.0
+    ) -> AsyncGenerator[Followed]:
+        """Every event, once, behind a checkpoint; for ever, unless `wait` is off.
+
+        Events of one conversation come in order. Raises InvalidInput for a text that is no
+        checkpoint.
+        """
+        positions = _positions(after)
+        while True:
+            page = await self._engine.store.follow(positions, limit=PAGE)
+            for partition, position, event in page:
+                positions[partition] = position
+                yield Followed(checkpoint=_checkpoint(positions), event=event)
+            if not page:
+                if not wait:
+                    return
+                await self._engine.store.changed(poll)
+
+    async def recover(self) -> list[Recovered]:
+        """Settle every turn that a dead owner left; starts no generation and no tool.
+
+        What cannot be settled now, because the provider has to be asked and does not answer, is
+        reported and left for the next time. May be called at any time, twice, and by several.
+        """
+        found: list[Recovered] = []
+        for conversation in await self._engine.store.orphans():
+            try:
+                found += await settle_left(self._engine, conversation)
+            except (ProviderError, ConfigurationError) as error:
+                found.append(
+                    Recovered(
+                        conversation=conversation,
+                        turn=None,
+                        action="left it for the next time",
+                        reason=str(error),
+                    )
+                )
+        return found
+
+    async def verify(self, conversation: str | None = None) -> Report:
+        """Check the chain and everything beside the log, of one conversation or of all.
+
+        Raises NotFound for a conversation that does not exist.
+        """
+        return await verify(self._engine, conversation)
+
+    # -- closing -----------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Stop what runs here, each with a recorded outcome, and close the database.
+
+        A stopped turn waits to be resumed. Idempotent.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        runners = list(self._engine.live.values())
+        await asyncio.gather(*(runner.stop("closed") for runner in runners))
+        await self._engine.transport.close()
+        await self._engine.store.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("the log is closed: open it again")
+
+
+def register(agents: dict[str, Agent], agent: Agent) -> None:
+    """Make an agent known by its name; raises ConfigurationError where another has that name."""
+    known = agents.setdefault(agent.name, agent)
+    if known is not agent and known != agent:
+        raise ConfigurationError(
+            f"two different agents are named {agent.name!r}: recovery finds agents by name"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """A log that is about to be opened: `async with turnlog.open(…) as log`, or `await` it."""
+
+    path: str
+    agents: Sequence[Agent]
+    transport: str | Transport
+    endpoint: Endpoint
+    readonly: bool
+    durability: Literal["power", "process"]
+    on_unknown: OnUnknown | None
+    store: Store | None
+    ambient: Ambient
+    stack: AsyncExitStack
+
+    def __await__(self) -> Generator[object, None, Log]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Log:
+        log = await self._open()
+        self.stack.push_async_callback(log.close)
+        return log
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stack.aclose()
+
+    async def _open(self) -> Log:
+        agents: dict[str, Agent] = {}
+        for agent in self.agents:
+            register(agents, agent)
+        transport = self.transport
+        if isinstance(transport, str):
+            transport = find_transport(transport, self.endpoint)
+        try:
+            store = self.store or await open_store(
+                self.path, readonly=self.readonly, durability=self.durability
+            )
+        except StoreError:
+            await transport.close()
+            raise
+        return Log(
+            Engine(
+                store=store,
+                transport=transport,
+                agents=agents,
+                ambient=self.ambient,
+                on_unknown=self.on_unknown,
+            )
+        )
+
+
+def open(
+    path: str,
+    *,
+    agents: Sequence[Agent] = (),
+    transport: str | Transport = "auto",
+    base_url: str | None = None,
+    api_key: object = None,
+    client: object = None,
+    headers: Mapping[str, str] | None = None,
+    profile: Profile | None = None,
+    readonly: bool = False,
+    durability: Literal["power", "process"] = "power",
+    on_unknown: OnUnknown | None = None,
+    allow_insecure: bool = False,
+    options: Mapping[str, object] | None = None,
+    store: Store | None = None,
+    ambient: Ambient | None = None,
+) -> Opening:
+    """Open a log: `async with turnlog.open("agent.db") as log`. Makes and migrates the file.
+
+    `transport` is `auto` (a WebSocket, and HTTP behind it), the name of any that is installed, or
+    one that was made. The key comes from `api_key` (text, or a callable that returns it), from
+    `client` (an AsyncOpenAI, which lends its address, key and headers), or from `OPENAI_API_KEY`,
+    and is needed at the first send. It goes in the clear to loopback only, unless
+    `allow_insecure`. `durability` names what an answered append survives: `power` a power cut,
+    `process` the death of the process. `on_unknown` is what to do where it is unknown whether a
+    request was carried out (law 10): `resend`, or `stop`, the default with hosted tools that have
+    effects. `store` and `ambient` replace the database, and time and randomness.
+
+    Raises (when entered or awaited) ConfigurationError, and what opening the database raises:
+    NotFound, NotTurnlog, SchemaMismatch, StoreCorrupt, StoreReadOnly, StoreUnavailable.
+    """
+    address, key, extra = lent(client)
+    endpoint = Endpoint(
+        base_url=base_url or address,
+        key=api_key if api_key is not None else key,
+        headers={**extra, **(headers or {})},
+        profile=profile,
+        allow_insecure=allow_insecure,
+        options=options or {},
+    )
+    return Opening(
+        path=str(path),
+        agents=tuple(agents),
+        transport=transport,
+        endpoint=endpoint,
+        readonly=readonly,
+        durability=durability,
+        on_unknown=on_unknown,
+        store=store,
+        ambient=ambient or Ambient(),
+        stack=AsyncExitStack(),
+    )
+
+
+def _checkpoint(positions: Mapping[int, int]) -> str:
+    return ",".join(f"{partition}:{position}" for partition, position in sorted(positions.items()))
+
+
+def _positions(checkpoint: str) -> dict[int, int]:
+    try:
+        pairs = (entry.split(":") for entry in checkpoint.split(",") if entry)
+        return {int(partition): int(position) for partition, position in pairs}
+    except ValueError:
+        raise InvalidInput(
+            f"{checkpoint!r} is not a checkpoint: pass one that log.follow gave"
+        ) from None

@@ -1,0 +1,60 @@
+"""Turns whose tools the caller runs: one request, one response, and no tool (`chat.request`).
+
+The one rule: such a turn is an ordinary one that waits after each response; the caller answers its
+calls and asks again.
+"""
+
+from __future__ import annotations
+
+from .agent import Agent
+from .commands import AddItems
+from .draft import Draft
+from .engine import Engine, Outgoing
+from .errors import InvalidInput, Waiting
+from .ports import Lease
+from .recovery import Send
+from .starting import Input, acquiring, runner_for
+from .state import Turn
+
+
+async def manual_turn(engine: Engine, conversation: str) -> Turn | None:
+    """The open turn, where it is one whose tools the caller runs."""
+    head = await engine.store.head(conversation)
+    turn = head.state.turn if head is not None else None
+    return turn if turn is not None and turn.manual else None
+
+
+async def continue_manual(
+    engine: Engine, conversation: str, turn: Turn, given: Input, agent: Agent | None
+) -> None:
+    """Send the next request of the turn: the outputs of its calls, and what was passed.
+
+    Raises Waiting while a call has no output, InvalidInput where there is nothing to send.
+    """
+    engine.transport.check()
+    outgoing: Outgoing | None = None
+    state = (await engine.head(conversation)).state
+    config = await engine.configuration(state)
+    settings = await engine.turn_settings(state)
+
+    async def act(draft: Draft) -> Lease:
+        nonlocal outgoing
+        _check_ready(draft, turn)
+        items = tuple(engine.keyed(item) for item in given.items)
+        present = await engine.present(conversation, given.items)
+        draft.do(AddItems(items=items, present=present))
+        send = Send(cause="tools_answered")
+        outgoing = await engine.prepare(draft, send, config, settings)
+        if outgoing is None:
+            raise InvalidInput("there is nothing to send: pass an input, or answer the calls")
+        return "acquire"
+
+    draft = await acquiring(engine, conversation, act, given.actor)
+    runner = runner_for(engine, draft, turn.id, config, settings, agent)
+    runner.start(draft.state, outgoing)
+
+
+def _check_ready(draft: Draft, turn: Turn) -> None:
+    if draft.state.pending:
+        calls = ", ".join(call.name or call.kind for call in draft.state.pending)
+        raise Waiting(f"answer these calls first: {calls}", turn=turn.id)

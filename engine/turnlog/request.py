@@ -1,0 +1,87 @@
+"""The body of a request, from the configuration in force, the settings of the turn, and items.
+
+The one rule: the same facts give the same bytes (law 9). Pure; secrets stay by name until the
+request goes out (law 15).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import sha256
+
+from . import events as ev
+from .canonical import Json, JsonObject, array, dumps, text
+from .errors import ConfigurationError
+from .inputs import check_parts
+from .items import legal, to_input
+from .plan import Delta, Fork, Full
+from .ports import Profile
+from .settings import check_supported, merge, request_fields
+
+ENCRYPTED = "reasoning.encrypted_content"
+OWN = ("model", "instructions")
+"""Settings of a turn that are not fields of the settings, but stand beside them."""
+
+
+def model_of(config: ev.ConversationConfigured, turn: JsonObject) -> str:
+    """The model that a turn asks; raises ConfigurationError where nobody named one."""
+    model = text(turn, "model") or config.model
+    if model is None:
+        raise ConfigurationError(
+            "no model is configured: give one to the Agent, the conversation or the turn"
+        )
+    return model
+
+
+def settings_of(config: ev.ConversationConfigured, turn: JsonObject) -> JsonObject:
+    """The settings in force: the configuration's, then the turn's, which win (W-63)."""
+    own = {key: value for key, value in turn.items() if key not in OWN}
+    return merge(config.settings, own)
+
+
+def is_stored(settings: JsonObject, profile: Profile) -> bool:
+    """Whether the provider will keep the response, so that its id can be continued (W-13)."""
+    return profile.stored_ids and settings.get("store", profile.store_default) is True
+
+
+def body(
+    config: ev.ConversationConfigured,
+    turn: JsonObject,
+    plan: Delta | Fork | Full,
+    items: Sequence[JsonObject],
+    profile: Profile,
+) -> JsonObject:
+    """What `POST /v1/responses` takes, with secrets by name.
+
+    `instructions` and `tools` go out with every request, since a continuation does not carry them
+    (protocol 1.5). Raises ConfigurationError and InvalidInput before anything is sent.
+    """
+    settings, model = settings_of(config, turn), model_of(config, turn)
+    sent = [to_input(item) for item in items]
+    found: dict[str, Json] = {"model": model}
+    instructions = text(turn, "instructions") or config.instructions
+    if instructions is not None:
+        found["instructions"] = instructions
+    found["input"] = legal(sent) if isinstance(plan, Full) else sent
+    if not isinstance(plan, Full):
+        found["previous_response_id"] = plan.parent.response
+    if config.tools:
+        found["tools"] = config.tools
+    found.update(request_fields(settings, config.tools))
+    if _replays_reasoning(model, profile):
+        asked = array(settings, "include")
+        found["include"] = [*asked, *([] if ENCRYPTED in asked else [ENCRYPTED])]
+    check_supported(found, profile)
+    check_parts(sent, profile)
+    return found
+
+
+def _replays_reasoning(model: str, profile: Profile) -> bool:
+    """Encrypted reasoning is asked for wherever it can be: a lost chain is rebuilt whole."""
+    return profile.reasoning_replay and bool(re.match(profile.reasoning_models, model))
+
+
+def body_digest(body: JsonObject) -> str:
+    """SHA-256 of a body's canonical bytes, in hex; the values of secrets are not part of it."""
+    return sha256(dumps(body)).hexdigest()

@@ -1,0 +1,230 @@
+"""Establishing what became of a turn whose owner is gone, or that was stopped here.
+
+The one rule: settling asks and records; it starts no generation and no tool (design section 4). It
+may be done at any time, twice, and by several processes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import assert_never
+
+from . import events as ev
+from .commands import DoubtCalls, EndTurn, Finish, PauseTurn
+from .draft import Draft
+from .engine import ENGINE, Engine
+from .errors import NotSupported, ProviderError, StaleEpoch
+from .items import is_client_call
+from .ports import Head, Lease, Retrieve
+from .reception import Reception, is_chain_lost
+from .recovery import Ask, Doubt, End, Halt, Interrupt, Settled, Settlement, Unknown, settle
+from .state import Attempt
+
+POLL_SECONDS = 0.5
+POLL_FOR_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """One thing that recovery did, and why."""
+
+    conversation: str
+    turn: str | None
+    action: str
+    reason: str
+
+
+def is_left(head: Head, *, running: bool) -> bool:
+    """Whether the open turn of a head has no owner that runs it.
+
+    `running` says that this process does; a lease that is ours and not run is left over.
+    """
+    turn = head.state.turn
+    if turn is None or turn.paused is not None or running:
+        return False
+    return head.owner is None or head.mine or not head.alive
+
+
+async def settle_left(engine: Engine, conversation: str) -> list[Recovered]:
+    """Take over a turn that was left and settle it; nothing where somebody runs it.
+
+    Raises ProviderError where the provider has to be asked and cannot be reached: then nothing is
+    recorded, and it can be tried again.
+    """
+    head = await engine.head(conversation)
+    if not is_left(head, running=conversation in engine.live):
+        return []
+    epoch = head.epoch + 1
+    try:
+        await engine.commit(conversation, _acquire, epoch=epoch)
+    except StaleEpoch:
+        return []
+    return await settle_here(engine, conversation, epoch)
+
+
+async def _acquire(draft: Draft) -> Lease:
+    return "acquire"
+
+
+async def settle_here(
+    engine: Engine,
+    conversation: str,
+    epoch: int,
+    *,
+    reason: str = "crashed",
+    retrieve: bool = True,
+    reception: Reception | None = None,
+) -> list[Recovered]:
+    """Settle a turn under a lease that is held, until nothing is left to establish.
+
+    `reception` holds what was heard of the open attempt, where this process heard it.
+    """
+    done: list[Recovered] = []
+    can_ask = retrieve and engine.transport.profile.retrieve
+    while True:
+        state = await engine.state(conversation)
+        step = settle(state, retrieve=can_ask, reason=reason)
+        turn = state.turn.id if state.turn is not None else None
+        if isinstance(step, Ask) and state.attempt is not None:
+            found = await ask(engine, state.attempt, step.response)
+            can_ask = False
+            if found is None:
+                continue
+            await _record(engine, conversation, epoch, found)
+            action = "fetched the response, which had finished"
+        else:
+            action = await _establish(engine, conversation, epoch, step, reception)
+        if action:
+            done.append(
+                Recovered(conversation=conversation, turn=turn, action=action, reason=reason)
+            )
+        if isinstance(step, (Halt, End, Settled)):
+            return done
+
+
+async def _establish(
+    engine: Engine,
+    conversation: str,
+    epoch: int,
+    step: Settlement,
+    reception: Reception | None,
+) -> str:
+    """Record one settlement; what was done, in words."""
+
+    async def act(draft: Draft) -> Lease | None:
+        attempt = draft.state.attempt
+        match step:
+            case Interrupt() | Unknown() if attempt is not None:
+                draft.do(Finish(outcome=_outcome(step, attempt, reception)))
+            case Doubt():
+                draft.do(DoubtCalls(calls=step.calls, reason=_DOUBT))
+            case Halt():
+                draft.do(PauseTurn(reason=step.reason, calls=step.calls))
+                return "release"
+            case End():
+                why = f"the call was not carried out: the turn was {step.outcome}"
+                abandon = await engine.abandoned(draft.state, why)
+                draft.do(EndTurn(outcome=step.outcome, reason=step.reason, abandon=abandon))
+                return "release"
+            case _:
+                return "release" if isinstance(step, Settled) else None
+        return "keep"
+
+    await engine.commit(conversation, act, actor=ENGINE, epoch=epoch)
+    return _in_words(step)
+
+
+_DOUBT = "the process stopped while the tool ran"
+
+
+def _in_words(step: Settlement) -> str:
+    match step:
+        case Interrupt():
+            return "recorded the response as interrupted"
+        case Unknown():
+            return "recorded the outcome of the request as unknown"
+        case Doubt():
+            return f"marked {len(step.calls)} started call(s) as uncertain"
+        case Halt():
+            return "left the turn to be resumed"
+        case End():
+            return f"ended the turn as {step.outcome}"
+        case Ask() | Settled():
+            return ""
+        case _:
+            assert_never(step)
+
+
+def _outcome(
+    step: Interrupt | Unknown, attempt: Attempt, reception: Reception | None
+) -> ev.OutcomeEvent:
+    if isinstance(step, Unknown) and (reception is None or reception.heard == 0):
+        return ev.ResponseUnknown(attempt=attempt.id, reason=step.reason)
+    response = attempt.response or (reception.response if reception is not None else None)
+    return ev.ResponseInterrupted(attempt=attempt.id, response=response, reason=step.reason)
+
+
+async def ask(engine: Engine, attempt: Attempt, response: str) -> Reception | None:
+    """Ask the provider what became of a response; None where it does not know it any more.
+
+    One that still runs is polled until a deadline. Raises ProviderError where nobody answers.
+    """
+    for _ in range(int(POLL_FOR_SECONDS / POLL_SECONDS)):
+        reception = await _retrieved(engine, attempt, response)
+        frame = reception.terminal if reception is not None else None
+        if reception is None:
+            return None
+        if frame is not None and frame.terminal != "error":
+            return reception
+        if frame is not None and frame.problem is not None:
+            if frame.problem.status == 404:
+                return None
+            raise ProviderError(
+                f"the provider was asked about {response} and refused: {frame.problem.message}"
+            )
+        await asyncio.sleep(POLL_SECONDS)
+    return None
+
+
+async def _retrieved(engine: Engine, attempt: Attempt, response: str) -> Reception | None:
+    reception = Reception(attempt=attempt.id, version=attempt.version)
+    try:
+        async with aclosing(engine.transport.send(Retrieve(response=response))) as frames:
+            async for frame in frames:
+                reception.feed(frame)
+    except NotSupported:
+        return None
+    return reception
+
+
+async def _record(engine: Engine, conversation: str, epoch: int, reception: Reception) -> None:
+    async def act(draft: Draft) -> Lease:
+        draft.do(finish(engine, reception))
+        return "keep"
+
+    await engine.commit(conversation, act, epoch=epoch)
+
+
+def finish(engine: Engine, reception: Reception) -> Finish:
+    """The end of an attempt that was heard to its terminal frame, or was cut off."""
+    outcome = reception.outcome() or reception.interrupted("the stream ended without an outcome")
+    items = reception.outputs() if reception.terminal is not None else []
+    outputs = tuple(
+        ev.OutputRecorded(
+            attempt=reception.attempt,
+            response=reception.response,
+            index=index,
+            key=engine.ambient.id("itm"),
+            item=item,
+        )
+        for index, item in enumerate(items)
+    )
+    calls = [output.key for output in outputs if is_client_call(output.item)]
+    return Finish(
+        outcome=outcome,
+        outputs=outputs,
+        calls=tuple((key, engine.ambient.id("call")) for key in calls),
+        chain_lost=is_chain_lost(outcome),
+    )

@@ -1,0 +1,211 @@
+"""Starting a turn, and continuing one: from what a caller passed to a running owner.
+
+The one rule: whatever can be wrong is found before anything is written, and the input, the turn and
+its first request are one append (laws 1 and 13).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from . import events as ev
+from .agent import Agent
+from .cancelling import cancel
+from .canonical import Json, JsonObject
+from .commands import BeginTurn, Configure, Start
+from .draft import Draft
+from .engine import Act, Engine, Outgoing
+from .errors import Busy, IdempotencyMismatch, NotFound, NotSupported, StaleEpoch
+from .inputs import input_digest
+from .ports import Lease, TurnRow
+from .recovery import Send
+from .runner import Runner
+from .settling import settle_left
+
+IfBusy: TypeAlias = Literal["raise", "queue", "interrupt"]
+Pending: TypeAlias = Literal["raise", "abandon"]
+
+RESUMED = frozenset({"crashed", "closed", "stopped"})
+"""Why a turn waits that nobody but its own process held up: the same send continues it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """What a caller sends: items, settings of the turn, and how it is to be taken."""
+
+    items: tuple[JsonObject, ...]
+    settings: JsonObject = field(default_factory=dict[str, Json])
+    key: str | None = None
+    actor: str
+    manual: bool = False
+    if_busy: IfBusy = "raise"
+    pending: Pending = "raise"
+    max_requests: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What a conversation's handle knows: its agent, its configuration, its metadata."""
+
+    agent: Agent | None
+    config: ev.ConversationConfigured | None
+    metadata: JsonObject = field(default_factory=dict[str, Json])
+
+
+async def begin(engine: Engine, conversation: str, given: Input, setup: Setup) -> str:
+    """Start a turn, durable when this returns; its id. The same key gives the same turn.
+
+    Raises Busy, Waiting, IdempotencyMismatch, ItemPresent, InvalidInput, ConfigurationError.
+    """
+    if given.if_busy == "queue":
+        raise NotSupported('if_busy="queue" comes with a later version: use "raise"')
+    engine.transport.check()
+    digest = input_digest(given.items, given.settings)
+    if given.key is not None:
+        known = await engine.store.turn(conversation, key=given.key)
+        if known is not None:
+            return await _known(engine, known, digest, setup)
+    await make_way(engine, conversation, given.if_busy)
+    return await _begin(engine, conversation, given, setup, digest)
+
+
+async def _known(engine: Engine, known: TurnRow, digest: str, setup: Setup) -> str:
+    """The turn that a key stands for already; it goes on where its process died."""
+    if known.digest != digest:
+        raise IdempotencyMismatch(
+            f"the idempotency key {known.key!r} was used for another input, in turn {known.turn}:"
+            " use a new key for a new input",
+            turn=known.turn,
+        )
+    await settle_left(engine, known.conversation)
+    state = (await engine.head(known.conversation)).state
+    if state.turn is not None and state.turn.id == known.turn and state.turn.paused in RESUMED:
+        await resume(engine, known.conversation, known.turn, setup.agent)
+    return known.turn
+
+
+async def make_way(engine: Engine, conversation: str, if_busy: IfBusy) -> None:
+    """Settle what a dead owner left, and stop a running turn where that was asked for."""
+    if await engine.store.head(conversation) is None:
+        return
+    await settle_left(engine, conversation)
+    runner = engine.live.get(conversation)
+    if runner is not None and if_busy == "interrupt":
+        await cancel(engine, conversation, runner.turn, reason="interrupted", actor="turnlog")
+
+
+async def _begin(engine: Engine, conversation: str, given: Input, setup: Setup, digest: str) -> str:
+    turn = engine.ambient.id("turn")
+    outgoing: Outgoing | None = None
+    config = setup.config
+
+    async def act(draft: Draft) -> Lease:
+        nonlocal outgoing, config
+        draft.do(Start(metadata=setup.metadata))
+        if setup.config is not None:
+            draft.do(Configure(config=setup.config))
+        config = setup.config or await engine.configuration(draft.state)
+        abandon = None
+        if given.pending == "abandon":
+            why = "the call was not carried out: another input came first"
+            abandon = await engine.abandoned(draft.state, why)
+        draft.do(
+            BeginTurn(
+                turn=turn,
+                key=given.key or turn,
+                digest=digest,
+                items=tuple(engine.keyed(item) for item in given.items),
+                settings=given.settings,
+                max_requests=given.max_requests,
+                manual=given.manual,
+                present=await engine.present(conversation, given.items),
+                abandon=abandon,
+            )
+        )
+        outgoing = await engine.prepare(draft, Send(cause="first"), config, given.settings)
+        return "acquire"
+
+    draft = await acquiring(engine, conversation, act, given.actor)
+    assert config is not None
+    runner = runner_for(engine, draft, turn, config, given.settings, setup.agent)
+    runner.start(draft.state, outgoing)
+    return turn
+
+
+def runner_for(
+    engine: Engine,
+    draft: Draft,
+    turn: str,
+    config: ev.ConversationConfigured,
+    settings: JsonObject,
+    agent: Agent | None,
+) -> Runner:
+    """The runner of a turn whose lease a draft has taken; its agent is found by name."""
+    assert draft.epoch is not None
+    registered = engine.agents.get(config.agent) if config.agent is not None else None
+    return Runner(
+        engine,
+        draft.state.id,
+        turn,
+        draft.epoch,
+        config=config,
+        settings=settings,
+        agent=agent or registered,
+    )
+
+
+async def acquiring(engine: Engine, conversation: str, act: Act, actor: str) -> Draft:
+    """Commit what takes the lease; where another process was first, look again.
+
+    Raises Busy where a living owner of another process holds it.
+    """
+    while True:
+        head = await engine.store.head(conversation)
+        epoch = head.epoch + 1 if head is not None else 1
+        try:
+            return await engine.commit(conversation, act, actor=actor, epoch=epoch)
+        except StaleEpoch:
+            await _check_free(engine, conversation)
+
+
+async def _check_free(engine: Engine, conversation: str) -> None:
+    """Raise Busy where a living owner of another process holds the lease."""
+    head = await engine.head(conversation)
+    if head.owner is not None and head.alive and not head.mine:
+        turn = head.state.turn.id if head.state.turn is not None else None
+        raise Busy(f"another process runs turn {turn} of {conversation!r}: wait for it", turn=turn)
+
+
+# -- going on ------------------------------------------------------------------------------
+
+
+async def resume(engine: Engine, conversation: str, turn: str, agent: Agent | None = None) -> None:
+    """Continue a paused or settled turn here, where anything of it can go on.
+
+    Raises NotFound, Busy (another process runs it), ConfigurationError.
+    """
+    if conversation in engine.live:
+        return
+    engine.transport.check()
+    await settle_left(engine, conversation)
+    head = await engine.head(conversation)
+    state = head.state
+    if state.turn is None or state.turn.id != turn:
+        await _check_turn(engine, conversation, turn)
+        return
+    if state.turn.paused is None:
+        await _check_free(engine, conversation)
+    config = await engine.configuration(state)
+    settings = await engine.turn_settings(state)
+
+    async def act(draft: Draft) -> Lease:
+        return "acquire"
+
+    draft = await acquiring(engine, conversation, act, "turnlog")
+    runner_for(engine, draft, turn, config, settings, agent).start(draft.state)
+
+
+async def _check_turn(engine: Engine, conversation: str, turn: str) -> None:
+    if await engine.store.turn(conversation, id=turn) is None:
+        raise NotFound(f"conversation {conversation!r} has no turn {turn!r}")
