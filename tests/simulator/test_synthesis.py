@@ -46,10 +46,11 @@ def joined(events: Sequence[JsonObject], tag: str) -> str:
     return "".join(str(event["delta"]) for event in events if event["type"] == tag)
 
 
+BROKE: JsonObject = {"type": "http_error", "code": 500, "message": "It broke."}
 KINDS: list[JsonObject] = [
     {"type": "custom_tool_call", "name": "a", "input": "free text"},
     {"type": "mcp_call", "name": "a", "server_label": "s", "arguments": '{"a":1}', "error": None},
-    {"type": "mcp_call", "name": "a", "server_label": "s", "arguments": "{}", "error": "broke"},
+    {"type": "mcp_call", "name": "a", "server_label": "s", "arguments": "{}", "error": BROKE},
     {"type": "mcp_list_tools", "server_label": "s", "tools": []},
     {"type": "web_search_call", "action": {"type": "search", "query": "q"}},
     {"type": "file_search_call", "queries": ["q"]},

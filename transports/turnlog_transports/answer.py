@@ -36,7 +36,8 @@ def refusal(
 
 def frame(answer: Answer) -> JsonObject:
     """A refusal as a WebSocket says it: nested, with its status, headers in the error."""
-    found = obj(answer.body, "error") or {"message": text(answer.body, "error"), **answer.body}
+    said = text(answer.body, "error") or text(answer.body, "message")
+    found = obj(answer.body, "error") or {"message": said}
     headers: dict[str, Json] = dict(answer.headers)
     problem: JsonObject = {**found, "headers": headers} if headers else found
     return {"type": "error", "status": answer.status, "error": problem}

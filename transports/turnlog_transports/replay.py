@@ -7,7 +7,7 @@ or leaves hanging reaches the caller as the same frames and errors that a networ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, closing, suppress
 from itertools import count
 from pathlib import Path
@@ -140,7 +140,7 @@ class ReplayTransport:
             return False
         return self._provider.remembers(parent.connection, parent.response)
 
-    async def send(self, request: Request) -> AsyncIterator[Frame]:
+    async def send(self, request: Request) -> AsyncGenerator[Frame]:
         """Answer a request; raises what `turnlog.ports.Transport.send` lists."""
         self._check_open()
         answer = self._ask(request)

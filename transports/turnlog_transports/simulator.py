@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from turnlog.canonical import JsonObject
 from turnlog.errors import ConfigurationError
@@ -38,6 +38,10 @@ except ImportError as error:
 
 _LARGEST_MESSAGE = 1 << 30
 _KEEP_ALIVE = 75
+
+
+Ready: TypeAlias = "Callable[[Simulator], None]"
+"""What is told that a simulator takes requests."""
 
 
 class Simulator:
@@ -158,13 +162,13 @@ def serve(
     script: str | Path | None = None,
     transcript: str | Path | None = None,
     key: str | None = None,
-    on_ready: Callable[[Simulator], None] = lambda simulator: None,
+    on_ready: Ready,
 ) -> None:
     """Run a simulator until the process is interrupted or terminated.
 
-    `script` and `transcript` are paths of JSON files; without either it is an echo. Raises
-    InvalidInput where a file cannot be read, and ConfigurationError where both are given or the
-    address cannot be had.
+    `on_ready` is called once it takes requests. `script` and `transcript` are paths of JSON files;
+    without either it is an echo. Raises InvalidInput where a file cannot be read, and
+    ConfigurationError where both are given or the address cannot be had.
     """
     if script is not None and transcript is not None:
         raise ConfigurationError("a simulator plays a script or a transcript: name one of them")
@@ -178,7 +182,7 @@ def serve(
     asyncio.run(_until_stopped(simulator, on_ready))
 
 
-async def _until_stopped(simulator: Simulator, on_ready: Callable[[Simulator], None]) -> None:
+async def _until_stopped(simulator: Simulator, on_ready: Ready) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -190,7 +194,12 @@ async def _until_stopped(simulator: Simulator, on_ready: Callable[[Simulator], N
         await stop.wait()
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def announce(simulator: Simulator) -> None:
+    """Print the address to give to clients."""
+    print(simulator.base_url, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None, *, on_ready: Ready = announce) -> None:
     """The command `python -m turnlog_transports.simulator`."""
     parser = argparse.ArgumentParser(prog="python -m turnlog_transports.simulator")
     parser.add_argument("--host", default="127.0.0.1")
@@ -206,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         script=found.script,
         transcript=found.transcript,
         key=found.key,
-        on_ready=lambda simulator: print(simulator.base_url, flush=True),
+        on_ready=on_ready,
     )
 
 
