@@ -17,6 +17,12 @@ from .items import call_id_of, is_client_call, name_of
 from .record import Recorded
 from .tail import shift, split
 
+CHAIN_LOST = "previous_response_not_found"
+CONNECTION_LIMIT = "websocket_connection_limit_reached"
+
+NEW: frozenset[ev.Cause] = frozenset({"first", "tools_answered", "server"})
+"""Causes of a request that is none of the earlier ones again: these count for `max_requests`."""
+
 
 def on_request(state: State, recorded: Recorded, event: ev.RequestEvent) -> State:
     """The state after something was sent or heard."""
@@ -24,8 +30,7 @@ def on_request(state: State, recorded: Recorded, event: ev.RequestEvent) -> Stat
         case ev.RequestPrepared():
             return _prepared(state, recorded, event)
         case ev.ChainLost():
-            turn = state.turn and replace(state.turn, chains_lost=state.turn.chains_lost + 1)
-            return replace(state, parent=None, turn=turn)
+            return replace(state, parent=None)
         case _:
             attempt = state.attempt
             if attempt is None or attempt.id != event.attempt:
@@ -53,7 +58,7 @@ def _prepared(state: State, recorded: Recorded, event: ev.RequestPrepared) -> St
     turn = state.turn and replace(
         state.turn,
         paused=None,
-        requests=state.turn.requests + (event.try_number == 1 and event.cause != "chain_lost"),
+        requests=state.turn.requests + (event.cause in NEW),
     )
     return replace(state, attempt=attempt, claims=(), turn=turn, transport=event.transport)
 
@@ -97,7 +102,8 @@ def on_outcome(state: State, recorded: Recorded, event: ev.OutcomeEvent) -> Stat
     turn = state.turn and replace(
         state.turn,
         last=outcome,
-        limits_hit=state.turn.limits_hit + (outcome.code == "websocket_connection_limit_reached"),
+        chains_lost=state.turn.chains_lost + (outcome.code == CHAIN_LOST),
+        limits_hit=state.turn.limits_hit + (outcome.code == CONNECTION_LIMIT),
     )
     state = replace(state, attempt=None, turn=turn)
     if isinstance(event, ev.ResponseCompleted):
@@ -182,5 +188,5 @@ def _committed(state: State, recorded: Recorded, attempt: Attempt, response: str
         calls=moved(tuple(calls), attempt.end, len(outputs)),
         claims=tuple(output for output in outputs if output.client),
         parent=parent or None,
-        turn=state.turn and replace(state.turn, response=response),
+        turn=state.turn and replace(state.turn, response=response, chains_lost=0, limits_hit=0),
     )

@@ -157,7 +157,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """The open turn. Its settings stand in the event at `version`."""
+    """The open turn. Its settings stand in the event at `version`.
+
+    `requests` counts what was asked without retries; `chains_lost` and `limits_hit` count what
+    the request under way met, and begin anew with the next.
+    """
 
     id: str
     key: str
