@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, TypeGuard
 
 from . import events as ev
 from .agent import on_crash_of
@@ -108,10 +108,10 @@ class Call:
         await self._resolve("abandoned", item, by=by, reason=reason)
 
     def _item(self, output: object) -> JsonObject:
-        if isinstance(output, Mapping) and "type" in output:
+        if _is_whole(output):
             logged = loads_object(dumps(to_log(output)))
             return {"call_id": self.call_id, **logged} if _pairs_by_call_id(logged) else logged
-        return function_output(self.raw, to_output(cast("object", output)))
+        return function_output(self.raw, to_output(output))
 
     async def _resolve(
         self,
@@ -151,6 +151,11 @@ class Call:
             return None
 
         await self._engine.commit(self.conversation, act, actor=by)
+
+
+def _is_whole(output: object) -> TypeGuard[Mapping[str, object]]:
+    """Whether an output is a whole item, and not what is to be put into one."""
+    return isinstance(output, Mapping) and "type" in output
 
 
 def _pairs_by_call_id(item: JsonObject) -> bool:

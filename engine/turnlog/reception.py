@@ -7,14 +7,15 @@ updates out, and events when asked; nothing here waits or reads a clock.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from . import events as ev
 from .canonical import JsonObject, integer, obj, objects, text
 from .fold_requests import CHAIN_LOST
 from .outcomes import Facts, outcome_of
 from .ports import Frame
+from .secrets import mask
 from .updates import DELTA_TYPES, Cursor, Delta, DeltaType, HostedUpdate
 
 _DELTAS: dict[str, DeltaType] = {
@@ -58,6 +59,7 @@ class Reception:
 
     attempt: str
     version: int
+    secrets: frozenset[str] = frozenset()
     response: str | None = None
     connection: str | None = None
     lane: str | None = None
@@ -72,6 +74,8 @@ class Reception:
     def feed(self, frame: Frame) -> Delta | HostedUpdate | None:
         """Take a frame; the update that a watcher sees of it, if any."""
         self.heard += 1
+        if self.secrets:
+            frame = _masked(frame, self.secrets)
         if self.connection is None:
             self.connection, self.lane = frame.connection, frame.lane
         kind = _DELTAS.get(frame.type)
@@ -297,3 +301,12 @@ _FINAL: dict[str, tuple[str, str]] = {
     "reasoning_text": ("reasoning", "text"),
     "summary_text": ("summary", "text"),
 }
+
+
+def _masked(frame: Frame, secrets: frozenset[str]) -> Frame:
+    """A frame without the values of secrets, which a provider may echo (law 15)."""
+    problem, data, said = frame.problem, mask(frame.data, secrets), mask(frame.text, secrets)
+    assert isinstance(data, Mapping)
+    if problem is not None:
+        problem = replace(problem, message=str(mask(problem.message, secrets)))
+    return replace(frame, data=data, text=said if isinstance(said, str) else None, problem=problem)

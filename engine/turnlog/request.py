@@ -17,6 +17,7 @@ from .inputs import check_parts
 from .items import legal, to_input
 from .plan import Delta, Fork, Full
 from .ports import Profile
+from .secrets import to_wire
 from .settings import check_supported, merge, request_fields
 
 ENCRYPTED = "reasoning.encrypted_content"
@@ -80,6 +81,15 @@ def body(
 def _replays_reasoning(model: str, profile: Profile) -> bool:
     """Encrypted reasoning is asked for wherever it can be: a lost chain is rebuilt whole."""
     return profile.reasoning_replay and bool(re.match(profile.reasoning_models, model))
+
+
+def revealed(body: JsonObject) -> JsonObject:
+    """The body as it goes out, with the values of its secrets; never to be logged (law 15).
+
+    What the conversation holds is sent as it is: a secret is named by who configures an agent, and
+    never by who talks to it. Raises ConfigurationError where a secret cannot be looked up.
+    """
+    return {key: value if key == "input" else to_wire(value) for key, value in body.items()}
 
 
 def body_digest(body: JsonObject) -> str:

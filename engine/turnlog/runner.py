@@ -32,8 +32,9 @@ from .ports import Create, Lease
 from .reception import Reception
 from .record import Recorded
 from .recovery import End, GiveUp, Pause, Policy, RunCalls, Send, proceed
+from .request import revealed
 from .running import ToolContext, ToolResult
-from .secrets import to_wire
+from .secrets import values_in
 from .settling import finish, settle_here
 from .state import Call, State
 from .tools import Tool, run_tool
@@ -71,6 +72,7 @@ class Runner:
         self.watches: set[Watch] = set()
         self._config = config
         self._settings = settings
+        self._secrets = values_in([*config.tools, config.settings, settings])
         self._agent = agent
         self._deps: object = None
         self._approval: dict[str, bool] = {}
@@ -267,7 +269,9 @@ class Runner:
 
     async def _exchange(self, outgoing: Outgoing) -> None:
         """Send a committed request, and record what came of it (law 5)."""
-        reception = Reception(attempt=outgoing.attempt, version=outgoing.version)
+        reception = Reception(
+            attempt=outgoing.attempt, version=outgoing.version, secrets=self._secrets
+        )
         self.reception = reception
         outcome: ev.OutcomeEvent | None = None
         try:
@@ -283,9 +287,7 @@ class Runner:
         await self._finish(reception, outcome)
 
     async def _receive(self, outgoing: Outgoing, reception: Reception) -> None:
-        body = to_wire(outgoing.body)
-        assert isinstance(body, dict)
-        request = Create(body=body, parent=outgoing.parent)
+        request = Create(body=revealed(outgoing.body), parent=outgoing.parent)
         async with aclosing(self.engine.transport.send(request)) as frames:
             async for frame in frames:
                 update = reception.feed(frame)

@@ -20,6 +20,7 @@ from .items import is_client_call
 from .ports import Head, Lease, Retrieve
 from .reception import Reception, is_chain_lost
 from .recovery import Ask, Doubt, End, Halt, Interrupt, Settled, Settlement, Unknown, settle
+from .secrets import values_in
 from .state import Attempt
 
 POLL_SECONDS = 0.5
@@ -88,7 +89,7 @@ async def settle_here(
         step = settle(state, retrieve=can_ask, reason=reason)
         turn = state.turn.id if state.turn is not None else None
         if isinstance(step, Ask) and state.attempt is not None:
-            found = await ask(engine, state.attempt, step.response)
+            found = await ask(engine, conversation, state.attempt, step.response)
             can_ask = False
             if found is None:
                 continue
@@ -166,13 +167,15 @@ def _outcome(
     return ev.ResponseInterrupted(attempt=attempt.id, response=response, reason=step.reason)
 
 
-async def ask(engine: Engine, attempt: Attempt, response: str) -> Reception | None:
+async def ask(
+    engine: Engine, conversation: str, attempt: Attempt, response: str
+) -> Reception | None:
     """Ask the provider what became of a response; None where it does not know it any more.
 
     One that still runs is polled until a deadline. Raises ProviderError where nobody answers.
     """
     for _ in range(int(POLL_FOR_SECONDS / POLL_SECONDS)):
-        reception = await _retrieved(engine, attempt, response)
+        reception = await _retrieved(engine, conversation, attempt, response)
         frame = reception.terminal if reception is not None else None
         if reception is None:
             return None
@@ -188,8 +191,15 @@ async def ask(engine: Engine, attempt: Attempt, response: str) -> Reception | No
     return None
 
 
-async def _retrieved(engine: Engine, attempt: Attempt, response: str) -> Reception | None:
-    reception = Reception(attempt=attempt.id, version=attempt.version)
+async def _retrieved(
+    engine: Engine, conversation: str, attempt: Attempt, response: str
+) -> Reception | None:
+    config = await engine.configuration(await engine.state(conversation))
+    reception = Reception(
+        attempt=attempt.id,
+        version=attempt.version,
+        secrets=values_in([*config.tools, config.settings]),
+    )
     try:
         async with aclosing(engine.transport.send(Retrieve(response=response))) as frames:
             async for frame in frames:

@@ -19,6 +19,7 @@ from .engine import Act, Engine, Outgoing
 from .errors import Busy, IdempotencyMismatch, NotFound, NotSupported, StaleEpoch
 from .inputs import input_digest
 from .ports import Lease, TurnRow
+from .record import NewEvent
 from .recovery import Send
 from .runner import Runner
 from .settling import settle_left
@@ -104,7 +105,7 @@ async def _begin(engine: Engine, conversation: str, given: Input, setup: Setup, 
         nonlocal outgoing, config
         draft.do(Start(metadata=setup.metadata))
         if setup.config is not None:
-            draft.do(Configure(config=setup.config))
+            _configure(draft, setup.config, setup.agent)
         config = setup.config or await engine.configuration(draft.state)
         abandon = None
         if given.pending == "abandon":
@@ -131,6 +132,14 @@ async def _begin(engine: Engine, conversation: str, given: Input, setup: Setup, 
     runner = runner_for(engine, draft, turn, config, given.settings, setup.agent)
     runner.start(draft.state, outgoing)
     return turn
+
+
+def _configure(draft: Draft, config: ev.ConversationConfigured, agent: Agent | None) -> None:
+    """Put a configuration in force, and note which of its tools are not strict, and why (W-62)."""
+    notes = dict(agent.toolset.notes) if agent is not None else {}
+    if draft.do(Configure(config=config)) and notes:
+        noted = ev.ProviderNoted(kind="tools_not_strict", data=notes)
+        draft.take([NewEvent(event=noted)])
 
 
 def runner_for(
