@@ -7,6 +7,7 @@ before the first send.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -260,7 +261,7 @@ class Opening:
 
 
 def open(
-    path: str,
+    path: str | os.PathLike[str],
     *,
     agents: Sequence[Agent] = (),
     transport: str | Transport = "auto",
@@ -268,7 +269,7 @@ def open(
     api_key: object = None,
     client: object = None,
     headers: Mapping[str, str] | None = None,
-    profile: Profile | None = None,
+    profile: Profile | str | None = None,
     readonly: bool = False,
     durability: Literal["power", "process"] = "power",
     on_unknown: OnUnknown | None = None,
@@ -280,7 +281,8 @@ def open(
     """Open a log: `async with turnlog.open("agent.db") as log`. Makes and migrates the file.
 
     `transport` is `auto` (a WebSocket, and HTTP behind it), the name of any that is installed, or
-    one that was made. The key comes from `api_key` (text, or a callable that returns it), from
+    one that was made. `profile` says what the provider can do, by name (`openai`, `generic`) or as
+    a value; without it, the address suggests one. The key comes from `api_key` (text, or a callable that returns it), from
     `client` (an AsyncOpenAI, which lends its address, key and headers), or from `OPENAI_API_KEY`,
     and is needed at the first send. It goes in the clear to loopback only, unless
     `allow_insecure`. `durability` names what an answered append survives: `power` a power cut,
@@ -301,7 +303,7 @@ def open(
         options=options or {},
     )
     return Opening(
-        path=str(path),
+        path=os.fspath(path),
         agents=tuple(agents),
         transport=transport,
         endpoint=endpoint,

@@ -411,14 +411,14 @@ class Transport(Protocol):
 class Endpoint:
     """How to reach a provider; what `turnlog.open` hands to a transport's factory.
 
-    `key` is text, or a callable that returns it (asked anew for each connection and request).
+    `profile` is a value, a name, or None for the one that the address suggests. `key` is text, or a callable that returns it (asked anew for each connection and request).
     Timeouts are in seconds. The key never appears in a repr (law 15).
     """
 
     base_url: str | None = None
     key: object = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    profile: Profile | None = None
+    profile: Profile | str | None = None
     connect_timeout: float = 10.0
     idle_timeout: float = 300.0
     allow_insecure: bool = False

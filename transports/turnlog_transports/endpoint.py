@@ -35,7 +35,10 @@ class Access:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.profile: Profile = endpoint.profile or profile_for(endpoint.base_url)
+        given = endpoint.profile
+        if not isinstance(given, Profile):
+            given = profile_for(endpoint.base_url, given)
+        self.profile: Profile = given
 
     def url(self, path: str = "responses", *, scheme: Literal["http", "ws"] = "http") -> str:
         """The address of a path; raises ConfigurationError where the base URL is not one."""

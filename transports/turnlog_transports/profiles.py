@@ -20,6 +20,7 @@ OPENAI = Profile(
     retrieve=True,
     background=True,
     reasoning_replay=True,
+    reasoning_models=r"o\d|gpt-[5-9]|codex|computer-use",
 )
 """The service itself, and what is faithful to it (the simulator)."""
 
