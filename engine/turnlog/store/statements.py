@@ -44,6 +44,7 @@ MANY = 32
 
 _dialect = sqlite.dialect(paramstyle="named")
 _NONE = literal_column("0", Integer)
+_ONE = literal_column("1", Integer)
 
 
 def _sql(statement: ClauseElement | Executable) -> str:
@@ -179,7 +180,9 @@ LEASED = _sql(
     .where(*_is(_heads, "partition"), _heads.c.owner.is_not(None))
     .order_by(_heads.c.id)
 )
-OWNS = _sql(_columns(_heads, "id").where(*_is(_heads, "partition", "owner")).offset(_NONE))
+OWNS = _sql(
+    _columns(_heads, "id").where(*_is(_heads, "partition", "owner")).limit(_ONE).offset(_NONE)
+)
 ADD_HEAD = _sql(insert(_heads))
 _changing = (
     "version", "hash", "head", "head_format", "epoch", "owner", "status", "agent", "model",
