@@ -246,8 +246,8 @@ class Store(Protocol):
         """
         ...
 
-    async def changed(self, timeout: float) -> None:
-        """Return when something was perhaps appended, at the latest after `timeout` seconds."""
+    async def changed(self, seconds: float) -> None:
+        """Return when something was perhaps appended, at the latest after so many seconds."""
         ...
 
     async def check(self, conversation: str) -> list[Finding]:
@@ -411,8 +411,9 @@ class Transport(Protocol):
 class Endpoint:
     """How to reach a provider; what `turnlog.open` hands to a transport's factory.
 
-    `profile` is a value, a name, or None for the one that the address suggests. `key` is text, or a callable that returns it (asked anew for each connection and request).
-    Timeouts are in seconds. The key never appears in a repr (law 15).
+    `profile` is a value, a name, or None for the one that the address suggests. `key` is
+    text, or a callable that returns it (asked anew for each connection and request). Timeouts are
+    in seconds. The key never appears in a repr (law 15).
     """
 
     base_url: str | None = None

