@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -506,3 +508,25 @@ def test_the_command_prints_its_address_and_says_what_it_takes(
 
     main(["--port", "0"], on_ready=announce)
     assert capsys.readouterr().out.startswith("http://127.0.0.1:")
+
+
+async def test_the_command_runs_until_it_is_terminated() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "turnlog_transports.simulator", stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    address = (await process.stdout.readline()).decode().strip()
+    async with httpx2.AsyncClient(base_url=address, trust_env=False) as client:
+        assert "Hi." in (await client.post("/responses", json=BODY)).text
+    process.terminate()
+    assert await process.wait() == 0
+
+
+async def test_without_its_extra_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; import turnlog_transports.simulator"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stderr=asyncio.subprocess.PIPE
+    )
+    _, stderr = await process.communicate()
+    assert b"ConfigurationError: the simulator needs its HTTP server" in stderr
+    assert b"turnlog[simulator]" in stderr

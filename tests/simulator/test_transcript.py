@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from turnlog.canonical import Json, JsonObject, loads, obj, objects
-from turnlog.errors import InvalidInput
+from turnlog.errors import InvalidInput, Lost
 from turnlog.ports import Create, Endpoint, Frame, Retrieve
 from turnlog_transports import replay, transcript
 from turnlog_transports.generation import Generation, Send
@@ -69,16 +69,16 @@ def test_each_kind_of_exchange_becomes_what_it_is() -> None:
     assert found.skipped == ("POST /v1/responses/compact",)
 
 
-@pytest.mark.parametrize(
-    ("exchanges", "says"),
-    [
-        ({}, "a list of exchanges is needed"),
-        (["x"], "exchange 1 is not an object"),
-        ([{"response": {}}], "exchange 1 has no request with a method and a path"),
-        ([exchange({})], "exchange 1 has no response with a status"),
-        ([exchange({"status": 200})], "exchange 1 has neither events nor a body"),
-    ],
-)
+NO_TRANSCRIPTS: list[tuple[Json, str]] = [
+    ({}, "a list of exchanges is needed"),
+    (["x"], "exchange 1 is not an object"),
+    ([{"response": {}}], "exchange 1 has no request with a method and a path"),
+    ([exchange({})], "exchange 1 has no response with a status"),
+    ([exchange({"status": 200})], "exchange 1 has neither events nor a body"),
+]
+
+
+@pytest.mark.parametrize(("exchanges", "says"), NO_TRANSCRIPTS)
 def test_what_is_no_transcript_is_refused(exchanges: Json, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         transcript.parse(exchanges)
@@ -108,6 +108,17 @@ def test_a_recorded_resumption_answers_from_behind_a_number() -> None:
 
     assert resumed(None) == EVENTS
     assert resumed(0) == EVENTS[1:]
+
+
+async def test_a_recorded_resumption_without_its_end_is_lost(tmp_path: Path) -> None:
+    get = exchange({"status": 200, "events": EVENTS[:2]}, "GET", "/v1/responses/resp_r")
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps([get]), encoding="utf-8")
+    transport = replay.open_transport(Endpoint(options={"transcript": path}))
+    for after, error in ((-1, Lost), (5, Lost)):
+        with pytest.raises(error):
+            async for _ in transport.send(Retrieve(response="resp_r", starting_after=after)):
+                pass
 
 
 # -- the recordings ------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from contextlib import closing
+from typing import assert_never
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -70,8 +71,8 @@ class Live(Response, ABC):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def left() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
+            # The request was read whole: all that can still come is its end.
+            await receive()
 
         with closing(self._generation):
             await race(left(), self._play(scope, send))
@@ -102,6 +103,8 @@ class Stream(Live):
                     await for_ever()
                 case Cut():
                     await self._cut(scope)
+                case other:
+                    assert_never(other)
         if not begun:
             await _start(send, 200, _EVENT_STREAM)
         await _write(send, b"", more=False)
@@ -122,6 +125,8 @@ class Whole(Live):
                     await for_ever()
                 case Cut():
                     await self._cut(scope)
+                case other:
+                    assert_never(other)
         if self._generation.response is None or not self._generation.terminates:
             await self._cut(scope)
         else:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, closing, suppress
 from itertools import count
 from pathlib import Path
-from typing import cast
+from typing import assert_never, cast
 
 from turnlog.canonical import Json, JsonObject, dumps, loads_object
 from turnlog.errors import Closed, ConfigurationError, Lost, NotSent, NotSupported, Unheard
@@ -174,6 +174,8 @@ class ReplayTransport:
                 raise NotSupported(
                     f"the replay transport cannot {type(request).__name__.lower()} a response"
                 )
+            case other:
+                assert_never(other)
 
     def _taken(self, body: JsonObject) -> JsonObject:
         # A copy by way of bytes: what goes out cannot change behind the sender's back.
@@ -206,6 +208,8 @@ class ReplayTransport:
                     raise self._gone(heard, f"was silent for {self._idle_timeout:g} seconds")
                 case Cut():
                     raise self._gone(heard, "dropped the connection")
+                case other:
+                    assert_never(other)
             heard = True
         if not generation.terminates:
             raise self._gone(heard, "ended the response without a terminal frame")
@@ -220,8 +224,7 @@ class ReplayTransport:
         """Let others run for so long; raises Closed as soon as the transport is closed."""
         if seconds > 0:
             with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._closed.wait()
+                await asyncio.wait_for(self._closed.wait(), seconds)
         else:
             await asyncio.sleep(0)
         self._check_open()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal
+from typing import Literal, assert_never
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -224,6 +224,8 @@ class Service:
                 case Cut():
                     self._connections.drop(websocket.scope)
                     await for_ever()
+                case other:
+                    assert_never(other)
         return found.terminates
 
 
