@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from .errors import InvalidInput
 
@@ -30,11 +30,31 @@ def dumps(value: Json) -> bytes:
     Raises InvalidInput where the value is not JSON: NaN, an infinity, a key that is not text.
     """
     try:
+        _check_keys(value)
         text = _encoder.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"not a JSON value: {error}") from error
-    # In JSON text a lone surrogate and its backslash escape are the same string.
-    return text.encode("utf-8", "backslashreplace")
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        # Halves of a pair that met when deltas were joined are one character, as any reader of
+        # their escapes would have it; a half that is left alone is the same string as its escape.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _check_keys(value: Json) -> None:
+    """Raise TypeError where a key is not text: the encoder would quietly make it text."""
+    rest = [value]
+    while rest:
+        found = rest.pop()
+        if isinstance(found, dict):
+            for key in cast("dict[object, Json]", found):
+                if not isinstance(key, str):
+                    raise TypeError(f"the key {key!r:.40} is not text")
+            rest += found.values()
+        elif isinstance(found, (list, tuple)):
+            rest += found
 
 
 def loads(data: bytes | str) -> Json:

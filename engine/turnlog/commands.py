@@ -145,8 +145,9 @@ class Approve:
 class Resolve:
     """Give the call an output: its answer, a refusal, or the word that there will be none.
 
-    `earlier` is the output that the call has already, where it has one. `by_runner` says that the
-    tool itself answers.
+    `earlier` is the output that the call has already, where it has one, and `was` how it got that:
+    the head forgets a call once a completed request holds its output. The same output again is a
+    no-op. `by_runner` says that the tool itself answers.
     """
 
     call: str
@@ -157,6 +158,7 @@ class Resolve:
     failed: bool = False
     by_runner: bool = False
     earlier: JsonObject | None = None
+    was: Literal["answered", "rejected", "abandoned"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

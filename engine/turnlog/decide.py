@@ -32,10 +32,10 @@ from .commands import (
     Start,
     StartCall,
 )
-from .decide_calls import find, on_call, open_turn
-from .errors import Busy, InvalidInput, ItemPresent, StaleEpoch, Waiting
+from .decide_calls import check_answers, find, on_call, open_turn
+from .errors import Busy, InvalidInput, ItemPresent, NotFound, StaleEpoch, Waiting
 from .head import State, Turn
-from .items import check
+from .items import OUTPUT_OF, answered_id, check, is_client_call, type_of
 from .record import NewEvent
 
 __all__ = [
@@ -108,24 +108,33 @@ def _conversation(state: State, command: Start | Configure) -> list[NewEvent]:
 def _context(state: State, command: AddItems | EditItem | RemoveItem) -> list[NewEvent]:
     match command:
         case AddItems(ordinal=None):
-            return _added(command)
+            return _added(state, command)
         case AddItems():
             _check_no_request(state, "insert an item")
-            return _added(command)
+            _check_place(state, command.ordinal, state.next)
+            return _added(state, command)
         case EditItem():
             _check_no_request(state, "edit an item")
+            _check_place(state, command.ordinal, state.next - 1)
             check(command.item)
             edited = ev.ItemEdited(key=command.key, item=command.item, ordinal=command.ordinal)
             return [NewEvent(event=edited)]
         case RemoveItem():
             _check_no_request(state, "remove an item")
+            _check_place(state, command.ordinal, state.next - 1)
             return [NewEvent(event=ev.ItemRemoved(key=command.key, ordinal=command.ordinal))]
         case _:
             assert_never(command)
 
 
-def _added(command: AddItems) -> list[NewEvent]:
+def _check_place(state: State, ordinal: int | None, last: int) -> None:
+    if ordinal is not None and not 0 <= ordinal <= last:
+        raise NotFound(f"conversation {state.id!r} has no place {ordinal}: it has {state.next}")
+
+
+def _added(state: State, command: AddItems) -> list[NewEvent]:
     check_new(command.items, command.present)
+    _check_answers_nothing(state, command.items)
     return [
         NewEvent(event=ev.ItemAdded(key=one.key, item=one.item, ordinal=_place(command, place)))
         for place, one in enumerate(command.items)
@@ -152,6 +161,20 @@ def check_new(items: Sequence[Keyed], present: frozenset[str]) -> None:
         seen.add(id)
 
 
+def _check_answers_nothing(state: State, items: Sequence[Keyed]) -> None:
+    """An output of an open call is not an item to add: it would be sent twice, or never (W-11)."""
+    open_calls = {(OUTPUT_OF[call.kind], call.call_id): call for call in state.calls}
+    for one in items:
+        call = open_calls.get((type_of(one.item), answered_id(one.item)))
+        if call is None:
+            continue
+        if call.settled:
+            raise ItemPresent(f"call {call.id!r} has an output in the context already")
+        raise InvalidInput(
+            f"the item answers call {call.id!r}, which is {call.status}: use call.answer(item)"
+        )
+
+
 def _check_no_request(state: State, what: str) -> None:
     if state.attempt is not None:
         turn = state.turn.id if state.turn is not None else None
@@ -162,9 +185,11 @@ def _check_no_request(state: State, what: str) -> None:
 
 
 def _begin(state: State, command: BeginTurn) -> list[NewEvent]:
+    _check_no_request(state, "begin a turn")
     ended = _make_way(state, command)
     check_new(command.items, command.present)
-    if not command.items and not state.tail and not ended:
+    _check_answers_nothing(state, command.items)
+    if not command.items and not state.tail and not state.pending:
         raise InvalidInput("there is nothing to send: give the turn an input")
     started = ev.TurnStarted(
         key=command.key,
@@ -208,6 +233,7 @@ def _turn(state: State, command: RequestCancel | PauseTurn | EndTurn) -> list[Ne
             asked = ev.TurnCancelRequested(mode=command.mode, reason=command.reason)
             return [NewEvent(event=asked, turn=turn.id)]
         case PauseTurn():
+            _check_no_request(state, "pause the turn")
             paused = ev.TurnPaused(reason=command.reason, calls=command.calls)
             return [NewEvent(event=paused, turn=turn.id)]
         case EndTurn():
@@ -217,12 +243,9 @@ def _turn(state: State, command: RequestCancel | PauseTurn | EndTurn) -> list[Ne
 
 
 def _ended(state: State, turn: Turn, command: EndTurn) -> list[NewEvent]:
+    _check_no_request(state, "end the turn")
     reason = command.reason or command.outcome
-    outputs = dict(zip((call.id for call in state.pending), command.abandon, strict=True))
-    events: list[ev.Event] = [
-        ev.CallAbandoned(call=call, key=one.key, item=one.item, reason=reason)
-        for call, one in outputs.items()
-    ]
+    events = _abandoned(state, command.abandon, reason)
     error = command.error
     if error is None and command.outcome == "failed":
         error = {"message": reason}
@@ -230,21 +253,50 @@ def _ended(state: State, turn: Turn, command: EndTurn) -> list[NewEvent]:
     return [NewEvent(event=event, turn=turn.id) for event in events]
 
 
+def _abandoned(state: State, outputs: Sequence[Keyed], reason: str) -> list[ev.Event]:
+    """An output for every call that has none: the conversation stays usable (law 7)."""
+    pending = state.pending
+    if len(outputs) != len(pending):
+        raise InvalidInput(
+            f"{len(pending)} calls are pending, and {len(outputs)} outputs are given"
+        )
+    for call, one in zip(pending, outputs, strict=True):
+        check_answers(call, one.item)
+    return [
+        ev.CallAbandoned(call=call.id, key=one.key, item=one.item, reason=reason)
+        for call, one in zip(pending, outputs, strict=True)
+    ]
+
+
 # -- attempts ------------------------------------------------------------------------------
 
 
 def _attempt(state: State, command: Prepare | Note | Finish) -> list[NewEvent]:
-    turn = open_turn(state).id
     match command:
         case Prepare():
+            turn = open_turn(state)
             _check_no_request(state, "send a request")
-            return [NewEvent(event=command.request, turn=turn)]
+            _check_answered(state, turn)
+            return [NewEvent(event=command.request, turn=turn.id)]
         case Note():
-            return [NewEvent(event=event, turn=turn) for event in command.events]
+            # What a drained response reports may come when its turn is over.
+            noted = state.turn.id if state.turn is not None else None
+            return [NewEvent(event=event, turn=noted) for event in command.events]
         case Finish():
-            return [NewEvent(event=event, turn=turn) for event in _finished(state, command)]
+            ended = open_turn(state).id
+            return [NewEvent(event=event, turn=ended) for event in _finished(state, command)]
         case _:
             assert_never(command)
+
+
+def _check_answered(state: State, turn: Turn) -> None:
+    waiting = [call.id for call in state.pending]
+    if waiting:
+        raise Waiting(
+            f"cannot send a request while {', '.join(waiting)} has no output (law 7):"
+            " answer or abandon it",
+            turn=turn.id,
+        )
 
 
 def _finished(state: State, command: Finish) -> list[ev.Event]:
@@ -254,7 +306,16 @@ def _finished(state: State, command: Finish) -> list[ev.Event]:
         raise StaleEpoch(f"attempt {outcome.attempt} has an outcome already (law 5)")
     found: list[ev.Event] = [*command.outputs, outcome]
     if isinstance(outcome, ev.ResponseCompleted):
+        _check_calls(command)
         found += [ev.CallRequested(call=call, item=item) for item, call in command.calls]
     if command.chain_lost and attempt.parent is not None:
         found.append(ev.ChainLost(parent=attempt.parent, attempt=attempt.id))
     return found
+
+
+def _check_calls(command: Finish) -> None:
+    """Every client-owned output is a call: one that nobody tracks could never be answered."""
+    owned = [output.key for output in command.outputs if is_client_call(output.item)]
+    named = [item for item, _ in command.calls]
+    if owned != named:
+        raise InvalidInput(f"the response asks for the calls {owned}, and {named} are named")

@@ -12,7 +12,7 @@ from . import events as ev
 from .canonical import JsonObject
 from .commands import Approve, Defer, DoubtCalls, Progress, Resolve, StartCall
 from .errors import AlreadyAnswered, InvalidInput, LateAnswer, NotFound, NotPending
-from .head import Call, State, Turn
+from .head import Call, CallStatus, State, Turn
 from .items import OUTPUT_OF, answered_id, type_of
 from .record import NewEvent
 
@@ -23,19 +23,19 @@ def on_call(
     """The events of a call that follow from a command, or a typed error."""
     match command:
         case DoubtCalls():
-            events: list[ev.Event] = [
-                ev.CallUncertain(call=call, reason=command.reason) for call in command.calls
-            ]
-            turn = open_turn(state).id
+            return [_doubted(find(state, call), command.reason) for call in command.calls]
         case StartCall() | Progress() | Defer() | Approve():
             call = find(state, command.call)
-            events, turn = [_moved(call, command)], call.turn or ""
+            return [NewEvent(event=_moved(call, command), turn=call.turn)]
         case Resolve():
-            call = find(state, command.call)
-            events, turn = _resolved(state, call, command), call.turn or ""
+            return _resolve(state, command)
         case _:
             assert_never(command)
-    return [NewEvent(event=event, turn=turn) for event in events]
+
+
+def _doubted(call: Call, reason: str) -> NewEvent:
+    _check_status(call, "doubt", ("started",))
+    return NewEvent(event=ev.CallUncertain(call=call.id, reason=reason), turn=call.turn)
 
 
 def open_turn(state: State) -> Turn:
@@ -84,10 +84,30 @@ def _check_status(call: Call, what: str, allowed: tuple[str, ...]) -> None:
         )
 
 
+def _resolve(state: State, command: Resolve) -> list[NewEvent]:
+    if command.earlier is not None and command.earlier == command.item:
+        return []
+    call = state.call(command.call)
+    if call is None and command.was is not None:
+        raise _told(command.call, command.was)
+    call = find(state, command.call)
+    return [NewEvent(event=event, turn=call.turn) for event in _resolved(state, call, command)]
+
+
+def _told(call: str, was: CallStatus) -> AlreadyAnswered | LateAnswer:
+    """Why the output of a call cannot be replaced once a request has held it."""
+    if was == "abandoned":
+        return LateAnswer(
+            f"call {call!r} was abandoned, and a request has told the model so:"
+            " add the answer as a message"
+        )
+    return AlreadyAnswered(f"call {call!r} is {was} already, with another output")
+
+
 def _resolved(state: State, call: Call, command: Resolve) -> list[ev.Event]:
     if call.settled:
         return _resolved_again(state, call, command)
-    _check_answers(call, command.item)
+    check_answers(call, command.item)
     if command.how == "rejected":
         _check_status(call, "reject", ("requested", "approved"))
     if command.how == "answered" and call.status == "started" and not command.by_runner:
@@ -98,21 +118,17 @@ def _resolved(state: State, call: Call, command: Resolve) -> list[ev.Event]:
 
 
 def _resolved_again(state: State, call: Call, command: Resolve) -> list[ev.Event]:
-    """The same answer again is a no-op; a late one replaces an abandonment that was not sent."""
-    if command.earlier is not None and command.earlier == command.item:
-        return []
+    """A late answer replaces an abandonment that was not sent."""
     if call.status != "abandoned" or command.how != "answered":
         raise AlreadyAnswered(f"call {call.id!r} is {call.status} already, with another output")
     if state.attempt is not None and call.ordinal is not None and call.ordinal < state.attempt.end:
-        raise LateAnswer(
-            f"call {call.id!r} was abandoned, and a request has told the model so:"
-            " add the answer as a message"
-        )
-    _check_answers(call, command.item)
+        raise _told(call.id, call.status)
+    check_answers(call, command.item)
     return [_output(command)]
 
 
-def _check_answers(call: Call, item: JsonObject) -> None:
+def check_answers(call: Call, item: JsonObject) -> None:
+    """Raise InvalidInput where an item is not an output of this call."""
     wanted = OUTPUT_OF[call.kind]
     if type_of(item) != wanted:
         raise InvalidInput(f"a {call.kind} is answered by a {wanted}, not a {type_of(item)}")

@@ -25,7 +25,14 @@ CancelMode = Literal["now", "after_request"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fork:
+class _Fact:
+    """What every event and every value in one has: the fields of a newer version, kept as is."""
+
+    extra: JsonObject = field(default_factory=dict[str, Json])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fork(_Fact):
     """Where a conversation branched off: the source, its version, and its hash there (hex)."""
 
     conversation: str
@@ -34,7 +41,7 @@ class Fork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class Origin(_Fact):
     """The call that made a conversation: a child of `conversation`, by `call`."""
 
     conversation: str
@@ -42,7 +49,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
+class Range(_Fact):
     """Part of what a request holds: `start` to before `stop`.
 
     `of` says what is counted: ordinals of the committed `context`, or event versions of the
@@ -52,13 +59,6 @@ class Range:
     of: Literal["context", "tail"]
     start: int
     stop: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Fact:
-    """What every event has: the fields of a newer version that this one does not know."""
-
-    extra: JsonObject = field(default_factory=dict[str, Json])
 
 
 # -- the conversation and its context ------------------------------------------------------

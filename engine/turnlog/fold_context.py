@@ -10,7 +10,9 @@ from dataclasses import replace
 from typing import assert_never
 
 from . import events as ev
+from .canonical import JsonObject
 from .head import MAX_EDITS, Call, Edit, State, still_holds
+from .items import answers
 from .tail import cut, put, shift
 
 
@@ -23,12 +25,15 @@ def on_item(state: State, version: int, event: ev.ItemEvent) -> State:
             return _changed(_inserted(state, ordinal, version), ordinal, version)
         case ev.ItemEdited(ordinal=ordinal):
             tail = put(cut(state.tail, ordinal), ordinal, version)
+            state = _unanswered(state, ordinal, version, event.item)
             state = replace(state, tail=tail if ordinal >= state.committed else state.tail)
             return _changed(state, ordinal, version)
         case ev.ItemRemoved(ordinal=ordinal):
+            state = _unanswered(state, ordinal, version, None)
             return _changed(replace(state, tail=cut(state.tail, ordinal)), ordinal, version)
         case ev.ContextCompacted():
-            return replace(state, window=event.ordinal, parent=None)
+            # Every older chain begins where the context begins, and the window does no longer.
+            return replace(_changed(state, 0, version), window=event.ordinal, parent=None)
         case ev.OutputTruncated():
             return state
         case _:
@@ -52,6 +57,18 @@ def _inserted(state: State, ordinal: int, version: int) -> State:
         window=state.window + (ordinal < state.window),
         calls=moved(state.calls, ordinal, 1),
     )
+
+
+def _unanswered(state: State, ordinal: int, version: int, item: JsonObject | None) -> State:
+    """The caller took away the output of a call: the chain that asked for it cannot go on (law 7).
+
+    A full request leaves the call out with its output, so the edit is that of the call's own place,
+    which is among the outputs of the newest response.
+    """
+    call = next((one for one in state.calls if one.ordinal == ordinal), None)
+    if call is None or (item is not None and answers(item, call.kind, call.call_id)):
+        return state
+    return _changed(state, state.committed - 1, version)
 
 
 def _changed(state: State, ordinal: int, version: int) -> State:

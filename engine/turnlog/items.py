@@ -6,7 +6,8 @@ The one rule: an item stays the JSON that arrived (law 3). Nothing here changes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import TypeAlias
 
 from .canonical import Json, JsonObject, array, objects, text
 from .errors import InvalidInput
@@ -195,35 +196,47 @@ def to_input(item: JsonObject, format: int = FORMAT) -> JsonObject:
     }
 
 
-def legal(items: Sequence[JsonObject]) -> list[JsonObject]:
-    """The items of a full request without what the provider would refuse (law 9).
+Pair: TypeAlias = tuple[str, str | None]
+"""What pairs a call with its output: the type of the call, and the provider's id for it."""
+
+
+def legal(items: Sequence[JsonObject], chain: Collection[Pair] = ()) -> list[JsonObject]:
+    """The items of a request without what the provider would refuse (law 9).
 
     Left out are an output whose call is not before it, a call that has no output behind it, and
-    reasoning without the item that must follow it. What a caller removed on purpose is the only
-    way to get there: pending calls never reach a request (law 7).
+    reasoning without the item that must follow it. What a caller added or removed by hand is the
+    only way to get there: pending calls never reach a request (law 7). `chain` holds the calls of
+    the chain that a delta continues, whose outputs the items bring (W-04); none for a full request.
     """
-    paired = _paired(items)
-    return [
-        item
-        for place, item in enumerate(paired)
-        if type_of(item) != "reasoning" or _followed(paired, place)
-    ]
+    keep = _paired(items, chain)
+    for place, item in enumerate(items):
+        if type_of(item) == "reasoning":
+            keep[place] = _followed(items, keep, place)
+    return [item for place, item in enumerate(items) if keep[place]]
 
 
-def _paired(items: Sequence[JsonObject]) -> list[JsonObject]:
-    calls: dict[tuple[str, str | None], int] = {}
+def _paired(items: Sequence[JsonObject], chain: Collection[Pair]) -> list[bool]:
+    """Whether each item stays, as far as calls and their outputs go."""
+    calls: dict[Pair, int | None] = dict.fromkeys(chain)
     keep = [True] * len(items)
     for place, item in enumerate(items):
         kind = type_of(item)
-        if is_client_call(item):
-            keep[place] = False
+        if kind in OUTPUT_OF:
+            # A hosted call stands for itself, and its output needs it all the same.
+            keep[place] = not is_client_call(item)
             calls[kind, call_id_of(item)] = place
         elif kind in CALL_OF and not is_hosted_output(item):
-            call = calls.pop((CALL_OF[kind], answered_id(item)), None)
-            keep[place] = call is not None
+            pair = CALL_OF[kind], answered_id(item)
+            keep[place] = pair in calls
+            call = calls.pop(pair, None)
             if call is not None:
                 keep[call] = True
-    return [item for place, item in enumerate(items) if keep[place]]
+    return keep
+
+
+def answers(item: JsonObject, kind: str, call_id: str | None) -> bool:
+    """Whether an item is an output of the call of this type and id."""
+    return CALL_OF.get(type_of(item)) == kind and answered_id(item) == call_id
 
 
 def answered_id(item: JsonObject) -> str | None:
@@ -237,12 +250,14 @@ def is_hosted_output(item: JsonObject) -> bool:
     return type_of(item) == "tool_search_output" and text(item, "execution") != "client"
 
 
-def _followed(items: Sequence[JsonObject], place: int) -> bool:
-    """Whether reasoning is followed by an item that the provider made (with its own id)."""
-    following = next((item for item in items[place + 1 :] if type_of(item) != "reasoning"), None)
-    if following is None or text(following, "id") is None:
-        return False
-    return type_of(following) not in CALL_OF and following.get("role") in (None, "assistant")
+def _followed(items: Sequence[JsonObject], keep: Sequence[bool], place: int) -> bool:
+    """Whether reasoning is followed by an item that stays and that the provider made."""
+    for after in range(place + 1, len(items)):
+        item = items[after]
+        if type_of(item) != "reasoning":
+            made = type_of(item) not in CALL_OF and item.get("role") in (None, "assistant")
+            return keep[after] and made and text(item, "id") is not None
+    return False
 
 
 def without_identity(item: JsonObject) -> JsonObject:

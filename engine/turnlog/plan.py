@@ -80,7 +80,8 @@ def plan(state: State, reach: Reach, older: Parent | None = None) -> Plan:
     why = ruled_out(state, state.parent, reach)
     if why is None and state.parent is not None:
         return Delta(parent=state.parent, ranges=tail)
-    if older is not None and ruled_out(state, older, reach) is None:
+    # An unstored response can be continued only while it is the newest on its lane (law 8, W-13).
+    if older is not None and older.store and ruled_out(state, older, reach) is None:
         return Fork(parent=older, ranges=(*_context(older.end, state.committed), *tail))
     return Full(ranges=(*_context(state.window, state.committed), *tail), why=why or "")
 
@@ -93,10 +94,8 @@ def ruled_out(state: State, parent: Parent | None, reach: Reach) -> str | None:
     """Why a response cannot be continued from, or None where it can (laws 4 and 8, W-13, W-16)."""
     if parent is None:
         return "there is no response to continue from"
-    if parent.end < state.window:
-        return "the context was compacted"
     if not still_holds(state, parent):
-        return "the context was edited before its end"
+        return "the context was edited or compacted before its end"
     if parent.model != reach.model:
         return f"the model changed from {parent.model} to {reach.model}"
     if not parent.store:

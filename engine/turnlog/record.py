@@ -170,19 +170,23 @@ def encode(event: Event) -> bytes:
     return dumps(to_json(event))
 
 
-def decode(tag: str, schema: int, body: bytes) -> Event:
+def decode(
+    tag: str, schema: int, body: bytes, upcasts: Mapping[tuple[str, int], Upcast] = UPCASTS
+) -> Event:
     """An event from its body; unknown fields are kept in `extra`.
 
-    Raises StoreCorrupt where the tag is unknown or the body does not fit it.
+    Raises StoreCorrupt where the tag or schema is unknown or the body does not fit it.
     """
     kind = TAGS.get(tag)
     if kind is None:
         raise StoreCorrupt(f"unknown event tag {tag!r}: a newer turnlog may have written it")
     try:
         value = loads_object(body)
-        while (tag, schema) in UPCASTS:
-            value = UPCASTS[tag, schema](value)
+        while (tag, schema) in upcasts:
+            value = upcasts[tag, schema](value)
             schema += 1
+        if schema != SCHEMA:
+            raise InvalidInput(f"schema {schema} is unknown: a newer turnlog may have written it")
         return cast(Event, from_json(cast(Any, kind), value))
     except InvalidInput as error:
         raise StoreCorrupt(f"the body of a {tag} event cannot be read: {error}") from error
@@ -221,11 +225,14 @@ def _reader(kind: Any) -> Reader:
     """A function that makes a `kind` of a JSON object, checking each field's type."""
     hints = get_type_hints(kind, localns={"Sequence": Sequence, "Mapping": Mapping})
     readers = {name: _field_reader(hints[name]) for name in _names(kind)}
-    needed = {
+    required = {
         one.name
         for one in fields(kind)
         if one.default is MISSING and one.default_factory is MISSING
     }
+    # What is None was left out, whether or not its field has a default.
+    absent: dict[str, Any] = {name: None for name in required if _is_optional(hints[name])}
+    needed = required - absent.keys()
     open_ended = "extra" in hints
 
     def read(value: Any) -> Any:
@@ -234,11 +241,15 @@ def _reader(kind: Any) -> Reader:
         found = cast("Mapping[str, Any]", value)
         if missing := needed - found.keys():
             raise InvalidInput(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
-        known = {name: readers[name](found[name]) for name in readers if name in found}
+        known = absent | {name: readers[name](found[name]) for name in readers if name in found}
         extra = {name: part for name, part in found.items() if name not in readers}
         return kind(**known, extra=extra) if open_ended and extra else kind(**known)
 
     return read
+
+
+def _is_optional(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType) and types.NoneType in get_args(hint)
 
 
 def _field_reader(hint: Any) -> Reader:
@@ -249,7 +260,7 @@ def _field_reader(hint: Any) -> Reader:
         return _one_of(arguments)
     if origin is tuple:
         return _tuple_of(_field_reader(arguments[0]))
-    if origin in (Union, types.UnionType) and types.NoneType in arguments:
+    if _is_optional(hint):
         (inner,) = (one for one in arguments if one is not types.NoneType)
         return _field_reader(inner)
     return _exactly({str: str, int: int, bool: bool}.get(hint, dict))
