@@ -179,6 +179,8 @@ class Runner:
     async def _step(self) -> bool:
         """Take the next step; whether it was the last."""
         state = await self.engine.state(self.conversation)
+        if state.turn is None or state.turn.id != self.turn:
+            return True
         policy = await self._policy(state)
         step = proceed(state, policy)
         match step:
@@ -300,13 +302,23 @@ class Runner:
         async def act(draft: Draft) -> Lease:
             draft.do(Note(events=tuple(notes)))
             draft.do(finished)
-            return "keep"
+            return "release" if await self._ended_at_once(draft) else "keep"
 
         finished = finish(self.engine, reception) if outcome is None else Finish(outcome=outcome)
         notes = reception.take_notes()
         if not isinstance(finished.outcome, ev.ResponseCompleted):
             notes += reception.take_checkpoints()
         await self._commit(act)
+
+    async def _ended_at_once(self, draft: Draft) -> bool:
+        """End a turn whose model asks for nothing more, in the append of its last response."""
+        completed = isinstance(draft.events[-1].event, ev.ResponseCompleted)
+        if not completed or draft.state.pending or self._stopped is not None:
+            return False
+        step = proceed(draft.state, Policy())
+        if isinstance(step, End):
+            draft.do(await self._end_turn(draft.state, step))
+        return isinstance(step, End)
 
     # -- checkpoints -------------------------------------------------------------------------
 
