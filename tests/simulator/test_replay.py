@@ -169,6 +169,9 @@ def test_the_factory_takes_the_profile_of_the_endpoint() -> None:
     profile = Profile(name="mine")
     transport = open_transport(Endpoint(profile=profile, options={"script": []}))
     assert transport.profile is profile
+    named = open_transport(Endpoint(profile="openai", options={"script": []}))
+    assert named.profile.name == "openai"
+    assert opened(script=[]).profile.name == "replay"
 
 
 @pytest.mark.parametrize(

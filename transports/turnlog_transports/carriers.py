@@ -103,8 +103,8 @@ class Stream(Live):
                     await for_ever()
                 case Cut():
                     await self._cut(scope)
-                case other:
-                    assert_never(other)
+                case _:
+                    assert_never(step)
         if not begun:
             await _start(send, 200, _EVENT_STREAM)
         await _write(send, b"", more=False)
@@ -125,8 +125,8 @@ class Whole(Live):
                     await for_ever()
                 case Cut():
                     await self._cut(scope)
-                case other:
-                    assert_never(other)
+                case _:
+                    assert_never(step)
         if self._generation.response is None or not self._generation.terminates:
             await self._cut(scope)
         else:

@@ -32,6 +32,7 @@ from turnlog.testing.scripts import Reply
 from . import script, transcript, wire
 from .answer import Answer
 from .generation import Cut, Garble, Generation, Send, Stall
+from .profiles import profile_for
 from .provider import Playable, Provider
 
 PROFILE = Profile(name="replay", retrieve=True, reasoning_replay=True, key_env=None)
@@ -56,11 +57,12 @@ def open_transport(endpoint: Endpoint) -> ReplayTransport:
     checks, seed = options.get("checks"), options.get("seed", "")
     if not isinstance(checks, bool | None) or not isinstance(seed, str):
         raise ConfigurationError("`checks` is true, false or None, and `seed` is text")
+    named = endpoint.profile
     return ReplayTransport(
         _playable(options),
         checks=checks,
         seed=seed,
-        profile=endpoint.profile,
+        profile=profile_for(None, named) if isinstance(named, str) else named,
         idle_timeout=endpoint.idle_timeout,
     )
 
@@ -174,8 +176,8 @@ class ReplayTransport:
                 raise NotSupported(
                     f"the replay transport cannot {type(request).__name__.lower()} a response"
                 )
-            case other:
-                assert_never(other)
+            case _:
+                assert_never(request)
 
     def _taken(self, body: JsonObject) -> JsonObject:
         # A copy by way of bytes: what goes out cannot change behind the sender's back.
@@ -208,8 +210,8 @@ class ReplayTransport:
                     raise self._gone(heard, f"was silent for {self._idle_timeout:g} seconds")
                 case Cut():
                     raise self._gone(heard, "dropped the connection")
-                case other:
-                    assert_never(other)
+                case _:
+                    assert_never(step)
             heard = True
         if not generation.terminates:
             raise self._gone(heard, "ended the response without a terminal frame")

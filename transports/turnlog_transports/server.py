@@ -224,8 +224,8 @@ class Service:
                 case Cut():
                     self._connections.drop(websocket.scope)
                     await for_ever()
-                case other:
-                    assert_never(other)
+                case _:
+                    assert_never(step)
         return found.terminates
 
 
