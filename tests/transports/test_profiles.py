@@ -1,5 +1,7 @@
 """Which profile an address has, and what the two profiles promise."""
 
+import re
+
 import pytest
 
 from turnlog.errors import ConfigurationError
@@ -36,3 +38,24 @@ def test_a_generic_server_is_sent_full_requests_by_http() -> None:
     assert not (GENERIC.websocket or GENERIC.stored_ids or GENERIC.store_default)
     assert not (GENERIC.retrieve or GENERIC.background or GENERIC.lanes)
     assert GENERIC.base_url is None
+
+
+@pytest.mark.parametrize(
+    ("model", "reasons"),
+    [
+        ("gpt-5", True),
+        ("gpt-5.5-mini", True),
+        ("gpt-6", True),
+        ("gpt-10", True),
+        ("o3", True),
+        ("o4-mini", True),
+        ("codex-mini-latest", True),
+        ("gpt-5-chat-latest", False),
+        ("gpt-5.2-chat-latest", False),
+        ("gpt-4o", False),
+        ("gpt-4.1", False),
+        ("omni", False),
+    ],
+)
+def test_which_models_are_asked_for_encrypted_reasoning(model: str, reasons: bool) -> None:
+    assert bool(re.match(OPENAI.reasoning_models, model)) is reasons

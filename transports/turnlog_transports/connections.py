@@ -44,7 +44,6 @@ class Connection:
         self.sequence = Sequencer()
         self.newest: str | None = None
         self.stored = False
-        self.watcher: asyncio.Task[None] | None = None
 
     @property
     def open(self) -> bool:
@@ -79,6 +78,7 @@ class Connections:
         self._max_idle = max_idle
         self._keep_idle = keep_idle
         self._idle: dict[str, Connection] = {}  # the one used last stands last
+        self._watchers: dict[str, asyncio.Task[None]] = {}
         self._busy: dict[str, Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -107,16 +107,16 @@ class Connections:
 
     def release(self, connection: Connection) -> None:
         """Give a connection back for others to use."""
-        if self._busy.pop(connection.id, None) is None:
-            return
+        del self._busy[connection.id]
         self._idle[connection.id] = connection
-        connection.watcher = self._start(self._watch(connection))
+        self._watchers[connection.id] = self._start(self._watch(connection))
         while len(self._idle) > self._max_idle:
             self.evict(next(iter(self._idle.values())))
 
     def evict(self, connection: Connection) -> None:
         """Close a connection, and no other; nobody waits for the provider to agree."""
         known = self._idle.pop(connection.id, None) or self._busy.pop(connection.id, None)
+        self._watchers.pop(connection.id, None)
         if known is not None:
             self._start(self._end(known))
 
@@ -149,21 +149,11 @@ class Connections:
 
     async def _ready(self, connection: Connection) -> bool:
         """Whether a connection can be used, once what came while nobody asked is out of the way."""
-        watcher = connection.watcher
-        if watcher is not None:
-            watcher.cancel()
-            await asyncio.wait({watcher})
-        try:
-            while True:
-                async with asyncio.timeout(0):  # long enough for what is here already
-                    frame = await connection.receive()
-                if limit_reached(frame):
-                    return False
-                note_stray(frame)
-        except TimeoutError:
-            return connection.open
-        except ConnectionClosed:
-            return False
+        watcher = self._watchers.pop(connection.id)
+        await asyncio.sleep(0)  # the watcher's turn: it takes all that has arrived in one go
+        watcher.cancel()
+        await asyncio.wait({watcher})
+        return connection.id in self._busy and connection.open
 
     async def _end(self, connection: Connection) -> None:
         socket = connection.socket
