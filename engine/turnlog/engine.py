@@ -178,7 +178,7 @@ class Engine:
         runner = self.live.get(conversation)
         if runner is not None:
             self.heads[conversation] = draft.state
-            runner.tell(draft.events)
+            runner.held.watchers.tell(draft.events)
 
     # -- requests ----------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from .commands import BeginTurn, Configure, Start
 from .draft import Draft
 from .engine import Act, Engine, Outgoing
 from .errors import Busy, IdempotencyMismatch, NotFound, NotSupported, StaleEpoch
+from .held import Held
 from .inputs import input_digest
 from .ports import Lease, TurnRow
 from .record import NewEvent
@@ -153,15 +154,8 @@ def runner_for(
     """The runner of a turn whose lease a draft has taken; its agent is found by name."""
     assert draft.epoch is not None
     registered = engine.agents.get(config.agent) if config.agent is not None else None
-    return Runner(
-        engine,
-        draft.state.id,
-        turn,
-        draft.epoch,
-        config=config,
-        settings=settings,
-        agent=agent or registered,
-    )
+    held = Held(engine, draft.state.id, turn, draft.epoch)
+    return Runner(held, config=config, settings=settings, agent=agent or registered)
 
 
 async def acquiring(engine: Engine, conversation: str, act: Act, actor: str) -> Draft:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from .engine import Engine
+from .held import Watch
 from .narrator import Narrator
 from .record import Recorded
-from .runner import Runner, Watch
+from .runner import Runner
 from .updates import Cursor, Delta, HostedUpdate, TurnDone, Update
 
 
@@ -23,7 +24,7 @@ async def watch(
     Without a cursor it begins where the open turn (or `turn`) began.
     """
     runner = engine.live.get(conversation)
-    queue = runner.watch() if runner is not None else None
+    queue = runner.held.watchers.add() if runner is not None else None
     try:
         start = await _start(engine, conversation, after, turn)
         narrator = Narrator(after or Cursor(start))
@@ -42,7 +43,7 @@ async def watch(
                     return
     finally:
         if runner is not None and queue is not None:
-            runner.watches.discard(queue)
+            runner.held.watchers.queues.discard(queue)
 
 
 async def _live(

@@ -1,0 +1,147 @@
+"""Running the tools of a turn: approvals, one run after its start is recorded, and the answer.
+
+The one rule: a tool runs at most once unasked; its start is in the log before it is called, and
+only calls of a completed response get here (laws 4 and 12, W-30).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from .agent import Agent, on_crash_of
+from .canonical import JsonObject, text
+from .commands import Defer, Progress, Resolve, StartCall
+from .held import Held
+from .items import function_output, refused_output
+from .recovery import OnUnknown, Policy
+from .running import ToolContext, ToolResult
+from .state import Call, State
+from .tools import Tool, run_tool
+
+GIVEN_UP = "The outcome is unknown: the process stopped while the tool ran."
+
+
+@dataclass(slots=True)
+class Calling:
+    """The tools of one turn. `stack` keeps what the agent's `deps` made until the turn is over."""
+
+    held: Held
+    agent: Agent | None
+    stack: AsyncExitStack
+    _deps: object = None
+    _has_deps: bool = False
+    _approval: dict[str, bool] = field(default_factory=dict[str, bool])
+
+    async def policy(self, state: State, on_unknown: OnUnknown) -> Policy:
+        """What the tools that are bound here allow; asks for each new call if it needs approval."""
+        for call in state.pending:
+            if call.id not in self._approval and call.status == "requested":
+                self._approval[call.id] = await self._needs_approval(state, call)
+        return Policy(
+            on_unknown=on_unknown,
+            tools=on_crash_of(self.agent),
+            approval=frozenset(id for id, needed in self._approval.items() if needed),
+        )
+
+    async def _needs_approval(self, state: State, call: Call) -> bool:
+        tool = self._tool(call)
+        if tool is None:
+            return False
+        item = await self.held.engine.call_item(state, call)
+        context = await self._context(call, tool)
+        return await tool.approval_needed(context, text(item, "arguments") or "")
+
+    async def run(self, calls: Sequence[str]) -> None:
+        """Run these calls, at most `max_parallel_tools` at once."""
+        limit = asyncio.Semaphore(self.agent.max_parallel_tools if self.agent is not None else 1)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for call in calls:
+                    group.create_task(self._run_within(limit, call))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+
+    async def _run_within(self, limit: asyncio.Semaphore, id: str) -> None:
+        async with limit:
+            state = await self.held.state()
+            call = state.call(id)
+            tool = self._tool(call) if call is not None else None
+            if call is not None and tool is not None:
+                await self._run(state, call, tool)
+
+    async def _run(self, state: State, call: Call, tool: Tool) -> None:
+        item = await self.held.engine.call_item(state, call)
+        context = await self._context(call, tool)
+        await self.held.do(StartCall(call=call.id))
+        result = await run_tool(tool, context, text(item, "arguments") or "")
+        await self.held.do(self._answer(call, item, result))
+
+    def _answer(self, call: Call, item: JsonObject, result: ToolResult) -> Defer | Resolve:
+        if result.deferred:
+            return Defer(call=call.id)
+        return self._resolve(call, function_output(item, result.output), failed=result.failed)
+
+    async def give_up(self, calls: Sequence[str]) -> None:
+        """Tell the model the truth: nobody knows whether these calls were carried out (law 12)."""
+        state = await self.held.state()
+        for call in state.pending:
+            if call.id in calls:
+                item = await self.held.engine.call_item(state, call)
+                output = refused_output(item, GIVEN_UP)
+                await self.held.do(self._resolve(call, output, failed=True))
+
+    def _resolve(self, call: Call, output: JsonObject, *, failed: bool) -> Resolve:
+        return Resolve(
+            call=call.id,
+            how="answered",
+            key=self.held.engine.ambient.id("itm"),
+            item=output,
+            failed=failed,
+            by_runner=True,
+        )
+
+    # -- what a tool gets --------------------------------------------------------------------
+
+    def _tool(self, call: Call) -> Tool | None:
+        if self.agent is None or call.kind != "function_call":
+            return None
+        return self.agent.toolset.get(call.name or "")
+
+    async def _context(self, call: Call, tool: Tool) -> ToolContext[object]:
+        async def report(data: JsonObject) -> None:
+            await self.held.do(Progress(call=call.id, data=data))
+
+        return ToolContext(
+            deps=await self._dependencies(),
+            conversation=self.held.conversation,
+            turn=self.held.turn,
+            tool=tool.name,
+            idempotency_key=call.id,
+            call_id=call.call_id,
+            run=call.runs + 1,
+            report=report,
+        )
+
+    async def _dependencies(self) -> object:
+        """What the agent's factory makes, once for each turn that calls a tool."""
+        if not self._has_deps and self.agent is not None:
+            self._has_deps = True
+            self._deps = await self.stack.enter_async_context(opened(self.agent.deps))
+        return self._deps
+
+
+@asynccontextmanager
+async def opened(deps: Callable[[], object] | None) -> AsyncGenerator[object]:
+    """What a factory makes: a value, an awaitable of one, or an async context manager."""
+    made = deps() if deps is not None else None
+    if inspect.isawaitable(made):
+        made = await made
+    if isinstance(made, AbstractAsyncContextManager):
+        async with made as entered:  # pyright: ignore[reportUnknownVariableType]
+            yield entered
+    else:
+        yield made

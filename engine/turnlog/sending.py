@@ -1,0 +1,117 @@
+"""Sending a request that is committed, and recording what comes of it.
+
+The one rule: deltas reach the watchers at once and the log without being awaited; the outcome and
+all that it decides are one append (laws 1, 3 and 5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from . import events as ev
+from .commands import Finish, Note
+from .draft import Draft
+from .engine import Act, Outgoing
+from .errors import Closed, Lost, NotSent, Unheard
+from .held import Held
+from .ports import Create, Lease
+from .reception import Reception
+from .request import revealed
+from .settling import finish
+
+CHECKPOINT_SECONDS = 0.25
+CHECKPOINT_POINTS = 2048
+"""Text is checkpointed at the latest after this long, or this many code points (law 1)."""
+
+
+@dataclass(slots=True)
+class Sending:
+    """One attempt under way. `then` sees the draft of its outcome, and may end the turn in it."""
+
+    held: Held
+    outgoing: Outgoing
+    reception: Reception
+    then: Act
+    _flush: asyncio.Task[None] | None = None
+    _timer: asyncio.TimerHandle | None = None
+
+    async def run(self) -> None:
+        """Send, listen to the end, and record the outcome; on cancellation record nothing."""
+        outcome: ev.OutcomeEvent | None = None
+        try:
+            await self._receive()
+        except NotSent as error:
+            outcome = _never_sent(self.outgoing.attempt, error)
+        except (Unheard, Lost) as error:
+            outcome = self.reception.interrupted(str(error))
+        except Closed:
+            outcome = self.reception.interrupted("closed")
+        finally:
+            await self._quiet()
+        await self._finish(outcome)
+
+    async def _receive(self) -> None:
+        transport = self.held.engine.transport
+        request = Create(body=revealed(self.outgoing.body), parent=self.outgoing.parent)
+        async with aclosing(transport.send(request)) as frames:
+            async for frame in frames:
+                update = self.reception.feed(frame)
+                if update is not None:
+                    self.held.watchers.tell((update,))
+                self._keep_up()
+
+    async def _finish(self, outcome: ev.OutcomeEvent | None) -> None:
+        engine, reception = self.held.engine, self.reception
+        finished = finish(engine, reception) if outcome is None else Finish(outcome=outcome)
+        notes = reception.take_notes()
+        if not isinstance(finished.outcome, ev.ResponseCompleted):
+            notes += reception.take_checkpoints()
+
+        async def act(draft: Draft) -> Lease | None:
+            draft.do(Note(events=tuple(notes)))
+            draft.do(finished)
+            return await self.then(draft)
+
+        await self.held.commit(act)
+
+    # -- checkpoints -------------------------------------------------------------------------
+
+    def _keep_up(self) -> None:
+        """Get notes and text into the log, without waiting for it (law 1)."""
+        if self.reception.notes or self.reception.unsaved() >= CHECKPOINT_POINTS:
+            self._flush_now()
+        elif self._timer is None and self.reception.unsaved():
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(CHECKPOINT_SECONDS, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._stop_timer()
+        if self._flush is None or self._flush.done():
+            self._flush = asyncio.create_task(self._save())
+
+    async def _save(self) -> None:
+        notes = (*self.reception.take_notes(), *self.reception.take_checkpoints())
+        await self.held.do(Note(events=notes))
+
+    async def _quiet(self) -> None:
+        """Wait for what is being saved; nothing more is saved behind it."""
+        self._stop_timer()
+        if self._flush is not None:
+            await self._flush
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _never_sent(attempt: str, error: NotSent) -> ev.ResponseRejected:
+    """Nothing reached the provider; only a refused key makes another try useless (W-32)."""
+    return ev.ResponseRejected(
+        attempt=attempt,
+        error={"message": str(error)} | ({"status": error.status} if error.status else {}),
+        reason="not_sent",
+        retryable=error.status != 401,
+    )
