@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from .engine import Engine
+from .events import TurnEnded
 from .held import Watch
 from .narrator import Narrator
 from .record import Recorded
@@ -33,7 +34,8 @@ async def watch(
             for one in page:
                 for update in narrator.event(one):
                     yield update
-                    if _is_last(update, turn):
+                    # A pause in the log is over where the turn was resumed since.
+                    if isinstance(one.event, TurnEnded) and _is_last(update, turn):
                         return
             version = page[-1].version
         if runner is not None and queue is not None:
