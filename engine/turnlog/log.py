@@ -22,6 +22,7 @@ from .conversation import Conversation
 from .draft import Ambient
 from .engine import Engine
 from .errors import Closed, ConfigurationError, InvalidInput, ProviderError, StoreError
+from .exchange import Imported, Lines, export, import_lines
 from .lending import lent
 from .ports import CallRow, ConversationRow, Endpoint, Profile, Store, Transport
 from .record import Recorded
@@ -174,6 +175,20 @@ class Log:
         Raises NotFound for a conversation that does not exist.
         """
         return await verify(self._engine, conversation)
+
+    def export(self, *conversations: str) -> AsyncGenerator[str]:
+        """Conversations, and what they were forked from, as lines of JSON (`exchange`).
+
+        Raises NotFound, and StoreCorrupt where what is stored does not verify.
+        """
+        return export(self._engine.store, *conversations)
+
+    async def import_(self, lines: Lines) -> Imported:
+        """Write what `export` gave, under the same ids; all of it verifies, or nothing is written.
+
+        Raises ImportFailed, which names the line.
+        """
+        return await import_lines(self._engine.store, lines)
 
     # -- closing -----------------------------------------------------------------------------
 
