@@ -158,7 +158,7 @@ class Narrator:
         """
         part = self._parts.setdefault(delta.part, _Part())
         fresh = delta.delta[part.length - offset :] if offset <= part.length else ""
-        unseen = fresh[max(0, part.seen - part.length) :]
+        unseen = fresh[part.seen - part.length :]
         part.chunks.append(fresh)
         part.length += len(fresh)
         if not unseen:
@@ -275,11 +275,11 @@ def _noted(event: ev.ProviderNoted, cursor: Cursor) -> UnknownUpdate:
 
 
 def _done(recorded: Recorded, event: ev.TurnEnded | ev.TurnPaused, cursor: Cursor) -> TurnDone:
+    turn = recorded.turn or ""
     if isinstance(event, ev.TurnPaused):
-        status, reason = "waiting", event.reason
-    else:
-        status, reason = event.outcome, text(event.error or {}, "message")
-    return TurnDone(cursor=cursor, turn=recorded.turn or "", status=status, reason=reason)
+        return TurnDone(cursor=cursor, turn=turn, status="waiting", reason=event.reason)
+    reason = text(event.error or {}, "message")
+    return TurnDone(cursor=cursor, turn=turn, status=event.outcome, reason=reason)
 
 
 _no_json: dict[str, Json] = {}
