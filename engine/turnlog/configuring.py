@@ -5,12 +5,17 @@ The one rule: the later layer wins, and what is unset is absent (W-63, W-64). Pu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from .agent import Agent
 from .canonical import JsonObject, text
 from .errors import InvalidInput
 from .events import ConversationConfigured
 from .request import OWN
 from .settings import fingerprint, merge
+
+T = TypeVar("T")
 
 MAX_ID = 256
 """The longest id of a conversation, in characters."""
@@ -83,3 +88,18 @@ def check_actor(by: object) -> str:
     if not isinstance(by, str) or not 0 < len(by) <= MAX_ID:
         raise InvalidInput(f"by= is text of 1 to {MAX_ID} characters, like 'user:42': {by!r:.40}")
     return by
+
+
+def check_limit(limit: object) -> int | None:
+    """A turn's `max_requests`, or None; raises InvalidInput for what is no number above 0."""
+    if limit is None or (type(limit) is int and limit > 0):
+        return limit
+    raise InvalidInput(f"max_requests= is a number above 0, not {limit!r:.40}")
+
+
+def check_choice(name: str, value: T, choices: Sequence[T]) -> T:
+    """One of a few words; raises InvalidInput, naming them, for any other value."""
+    if value not in choices:
+        known = " or ".join(f'"{choice}"' for choice in choices)
+        raise InvalidInput(f"{name}= is {known}, not {value!r:.40}")
+    return value

@@ -17,7 +17,15 @@ from .agent import Agent
 from .call import Call, describe
 from .canonical import Json, JsonObject
 from .commands import AddItems, Configure, EditItem, RemoveItem, Start
-from .configuring import check_actor, check_id, check_key, configured, overridden
+from .configuring import (
+    check_actor,
+    check_choice,
+    check_id,
+    check_key,
+    check_limit,
+    configured,
+    overridden,
+)
 from .context import Item, every, load, state_at, turn_row
 from .diff import Difference, diff
 from .draft import Draft
@@ -34,7 +42,7 @@ from .result import TurnResult
 from .schemas import output_format
 from .secrets import to_log
 from .settings import Settings, checked, with_format
-from .starting import IfBusy, Input, Pending, Setup, begin
+from .starting import IF_BUSY, PENDING, IfBusy, Input, Pending, Setup, begin
 from .state import State, Status
 from .turn import Turn, cancelled_with, failure
 from .updates import Cursor, Update
@@ -182,7 +190,8 @@ class Conversation:
             given = Input(items=items, actor=check_actor(options.get("by", "user")))
             turn = open_.id
             await continue_manual(self._engine, self.id, open_, given, self._agent)
-        result = await Turn[str](turn, self.id, self._engine).peek()
+        handle: Turn[str] = Turn(turn, self.id, self._engine)
+        result = await handle.peek()
         if result.status == "failed":
             raise failure(result)
         return result
@@ -209,9 +218,9 @@ class Conversation:
             key=check_key(options.get("idempotency_key")),
             actor=check_actor(options.get("by", "user")),
             manual=manual,
-            if_busy=options.get("if_busy", "raise"),
-            pending=options.get("pending", "raise"),
-            max_requests=limit,
+            if_busy=check_choice("if_busy", options.get("if_busy", "raise"), IF_BUSY),
+            pending=check_choice("pending", options.get("pending", "raise"), PENDING),
+            max_requests=check_limit(limit),
         )
 
     async def _setup(self) -> Setup:

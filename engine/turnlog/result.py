@@ -75,13 +75,14 @@ def result_of(conversation: str, turn: str, events: Sequence[Recorded]) -> TurnR
     outputs: list[JsonObject] = []
     status: TurnStatus = "running"
     reason: str | None = None
+    why: str | None = None
     pending: tuple[str, ...] = ()
     response: str | None = None
     error: JsonObject | None = None
     for event in (one.event for one in events if one.turn == turn):
         match event:
             case ev.RequestPrepared():
-                status, reason, pending, outputs = "running", None, (), []
+                status, reason, why, pending, outputs = "running", None, None, (), []
             case ev.OutputRecorded():
                 outputs.append(event.item)
             case ev.ResponseCompleted() | ev.ResponseIncomplete():
@@ -89,13 +90,17 @@ def result_of(conversation: str, turn: str, events: Sequence[Recorded]) -> TurnR
                 usage = usage.plus(event.usage) if event.usage is not None else usage
                 if isinstance(event, ev.ResponseCompleted):
                     items, response = items + outputs, event.response
+                else:
+                    why = event.reason
             case ev.ResponseFailed() | ev.ResponseInterrupted():
                 usage = usage.plus(event.usage) if event.usage is not None else usage
             case ev.TurnPaused():
                 status, reason, pending = "waiting", event.reason, event.calls
+            case ev.TurnCancelRequested():
+                why = event.reason
             case ev.TurnEnded():
                 status, error, pending = event.outcome, event.error, ()
-                reason = text(event.error or {}, "message")
+                reason = text(event.error or {}, "message") or why
             case _:
                 pass
     said = "".join(output_text(item) for item in answer)

@@ -15,7 +15,7 @@ from . import events as ev
 from .agent import Agent
 from .calling import Calling
 from .canonical import JsonObject
-from .commands import EndTurn, PauseTurn
+from .commands import PauseTurn
 from .draft import Draft
 from .engine import Engine, Outgoing
 from .errors import TurnlogError
@@ -25,7 +25,7 @@ from .reception import Reception
 from .recovery import End, GiveUp, OnUnknown, Pause, Policy, RunCalls, Send, Step, proceed
 from .secrets import values_in
 from .sending import Sending
-from .settling import settle_here
+from .settling import ending, settle_here
 from .state import State
 from .updates import Delta
 
@@ -128,7 +128,10 @@ class Runner:
         )
 
     async def _work_on(self, work: Coroutine[None, None, None]) -> None:
-        """Do something that `stop` may cut short."""
+        """Do something that `stop` may cut short, and nothing behind it."""
+        if self._stopped is not None:
+            work.close()
+            return
         task = self._work = asyncio.create_task(work)
         try:
             await asyncio.wait([task])
@@ -180,7 +183,7 @@ class Runner:
         turn = draft.state.turn
         match step:
             case End():
-                draft.do(await self._end_turn(draft.state, step))
+                draft.do(await ending(self._engine, draft.state, step))
                 return True
             case Pause():
                 if turn is not None and turn.paused != step.reason:
@@ -188,21 +191,6 @@ class Runner:
                 return True
             case _:
                 return False
-
-    async def _end_turn(self, state: State, step: End) -> EndTurn:
-        why = f"the call was not carried out: the turn was {step.outcome}"
-        last = state.turn.last if state.turn is not None else None
-        error: dict[str, str | int] = {}
-        if step.outcome == "failed" and last is not None:
-            error = {"message": step.reason or last.kind, "outcome": last.kind}
-            error |= {"code": last.code} if last.code else {}
-            error |= {"status": last.status} if last.status else {}
-        return EndTurn(
-            outcome=step.outcome,
-            reason=step.reason,
-            abandon=await self._engine.abandoned(state, why),
-            error=error or None,
-        )
 
     # -- requests ----------------------------------------------------------------------------
 

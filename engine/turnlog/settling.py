@@ -21,7 +21,7 @@ from .ports import Head, Lease, Retrieve
 from .reception import Reception, is_chain_lost
 from .recovery import Ask, Doubt, End, Halt, Interrupt, Settled, Settlement, Unknown, settle
 from .secrets import values_in
-from .state import Attempt
+from .state import Attempt, State
 
 POLL_SECONDS = 0.5
 POLL_FOR_SECONDS = 30.0
@@ -125,9 +125,7 @@ async def _establish(
                 draft.do(PauseTurn(reason=step.reason, calls=step.calls))
                 return "release"
             case End():
-                why = f"the call was not carried out: the turn was {step.outcome}"
-                abandon = await engine.abandoned(draft.state, why)
-                draft.do(EndTurn(outcome=step.outcome, reason=step.reason, abandon=abandon))
+                draft.do(await ending(engine, draft.state, step))
                 return "release"
             case _:
                 return "release" if isinstance(step, Settled) else None
@@ -135,6 +133,25 @@ async def _establish(
 
     await engine.commit(conversation, act, actor=ENGINE, epoch=epoch)
     return _in_words(step)
+
+
+async def ending(engine: Engine, state: State, step: End) -> EndTurn:
+    """The end of a turn: what it came to and why, and an output for every call that has none."""
+    last = state.turn.last if state.turn is not None else None
+    error: dict[str, str | int] = {}
+    if step.outcome == "limited" and step.reason is not None:
+        error = {"message": step.reason}
+    elif step.outcome == "failed" and last is not None:
+        error = {"message": step.reason or last.kind, "outcome": last.kind}
+        error |= {"code": last.code} if last.code else {}
+        error |= {"status": last.status} if last.status else {}
+    why = f"the call was not carried out: the turn was {step.outcome}"
+    return EndTurn(
+        outcome=step.outcome,
+        reason=step.reason,
+        abandon=await engine.abandoned(state, why),
+        error=error or None,
+    )
 
 
 _DOUBT = "the process stopped while the tool ran"

@@ -28,6 +28,9 @@ from .settling import settle_left
 IfBusy: TypeAlias = Literal["raise", "queue", "interrupt"]
 Pending: TypeAlias = Literal["raise", "abandon"]
 
+IF_BUSY: tuple[IfBusy, ...] = ("raise", "queue", "interrupt")
+PENDING: tuple[Pending, ...] = ("raise", "abandon")
+
 RESUMED = frozenset({"crashed", "closed", "stopped"})
 """Why a turn waits that nobody but its own process held up: the same send continues it."""
 
