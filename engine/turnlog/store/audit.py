@@ -57,7 +57,7 @@ class Derived:
 
 def derive(reads: Reads, conversation: str) -> Steps[tuple[Derived, Finding | None]]:
     """Follow a log to its end, or to the first event that is wrong."""
-    derived = Derived(start(conversation), Editor(conversation, 0))
+    derived = Derived(start(conversation), Editor(conversation, 0, 0))
     position, version = 0, 0
     while True:
         where = reads.of(conversation, after=version, until=FOREVER, limit=PAGE)
@@ -93,7 +93,7 @@ def _begin(reads: Reads, derived: Derived, first: Recorded) -> Steps[None]:
     line = yield from reads.lineage(fork.conversation, fork.version)
     places = yield from reads.standing(line, 0, state.base)
     standing = [inherited(one) for row in places if (one := row.placed()) is not None]
-    derived.editor = Editor(first.conversation, state.base, standing)
+    derived.editor = Editor(first.conversation, state.base, state.base, standing)
 
 
 def _verify(one: Recorded, previous: bytes, digest: bytes, *, above: bool) -> None:

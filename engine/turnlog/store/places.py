@@ -95,13 +95,18 @@ def of_context(changes: Iterable[Change]) -> list[ContextChange]:
 class Editor:
     """Applies changes to the rows that stand, and collects what is to be written.
 
-    `standing` needs to hold what `reach` names, inherited places included. `closed` then says
-    which stored rows end, as (ordinal, since) -> until, and `added` holds the new ones.
+    `end` is the next ordinal, and `standing` needs to hold what `reach` names, inherited places
+    included. `closed` then says which stored rows end, as (ordinal, since) -> until, and `added`
+    holds the new ones. Every ordinal from `base` to before `end` has a row from the version on at
+    which the end went beyond it, a tombstone where need be: an older end is found by bisection.
     """
 
-    def __init__(self, conversation: str, base: int, standing: Iterable[Row] = ()) -> None:
+    def __init__(
+        self, conversation: str, base: int, end: int, standing: Iterable[Row] = ()
+    ) -> None:
         self._conversation = conversation
         self._base = base
+        self._end = end
         self._standing = {row.ordinal: row for row in standing}
         self.closed: dict[tuple[int, int], int] = {}
         self.added: dict[tuple[int, int], Row] = {}
@@ -120,6 +125,7 @@ class Editor:
 
     def _put(self, put: Put) -> None:
         self._leave(put.ordinal, put.version)
+        self._end = max(self._end, put.ordinal + 1)
         self._enter(
             Row(
                 put.ordinal,
@@ -141,6 +147,9 @@ class Editor:
             self._leave(row.ordinal, version)
         for ordinal in range(shift.ordinal, self._base):
             self._bury(ordinal, version)
+        for ordinal in range(self._end, self._end + shift.by):
+            self._enter(_tombstone(ordinal, version))
+        self._end += shift.by
         for row in moving:
             if row.item_version is not None:
                 place = row.ordinal + shift.by

@@ -178,7 +178,7 @@ class Reads:
         return line
 
     def _end(self, conversation: str, low: int, high: int, version: int) -> Steps[int]:
-        """The next ordinal at an older version: ordinals were first filled in their order."""
+        """The next ordinal at an older version: each has a row since the end went beyond it."""
         while low < high:
             middle = (low + high) // 2
             rows = yield statements.APPEARED, self.of(conversation, ordinal=middle, limit=1)

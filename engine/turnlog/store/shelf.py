@@ -84,7 +84,8 @@ class Kept:
         low, points = reach(wanted, self.state.next)
         touched = points if low is None else range(low, self.state.next)
         found = (self.standing(ordinal, self.state.version) for ordinal in touched)
-        editor = Editor(self.state.id, self.state.base, (row for row in found if row is not None))
+        rows = [row for row in found if row is not None]
+        editor = Editor(self.state.id, self.state.base, self.state.next, rows)
         editor.apply(wanted)
         for (ordinal, since), until in editor.closed.items():
             history = self.history[ordinal]

@@ -221,7 +221,12 @@ class Transaction:
     def _context(self, prepared: Prepared, stored: Stored) -> None:
         if not prepared.context:
             return
-        editor = Editor(prepared.append.conversation, stored.base, self._standing(prepared, stored))
+        editor = Editor(
+            prepared.append.conversation,
+            stored.base,
+            max(stored.next, stored.base),
+            self._standing(prepared, stored),
+        )
         editor.apply(prepared.context)
         names = prepared.names
         self._many(
