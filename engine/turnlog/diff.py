@@ -7,13 +7,14 @@ by equality and order. The cost is that of what changed, not of the product of b
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .canonical import JsonObject, dumps, text
+from .canonical import JsonObject, text
 from .errors import InvalidInput
 from .items import call_id_of, type_of
 
@@ -63,7 +64,7 @@ def identity(item: JsonObject) -> Identity:
     for name, id in (("id", text(item, "id")), ("call_id", call_id_of(item))):
         if id is not None:
             return kind, name, id
-    return kind, "content", dumps(item).decode("utf-8", "surrogatepass")
+    return kind, "content", json.dumps(item, sort_keys=True)
 
 
 def diff(old: Sequence[JsonObject], new: Sequence[JsonObject]) -> list[Difference]:
@@ -105,7 +106,10 @@ def _check_unique(items: Sequence[JsonObject]) -> None:
 def _matches(
     old: Sequence[JsonObject], new: Sequence[JsonObject], offset: int
 ) -> list[tuple[int, int]]:
-    """Pairs of places that hold the same item, increasing in both: as many as there can be."""
+    """Pairs of places that hold the same item, increasing in both.
+
+    They are as many as there can be, but for items without an id that stand several times.
+    """
     places: dict[Identity, deque[int]] = {}
     for place, item in enumerate(old):
         places.setdefault(identity(item), deque()).append(place)

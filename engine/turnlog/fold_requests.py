@@ -179,6 +179,7 @@ def _committed(state: State, recorded: Recorded, attempt: Attempt, response: str
         transport=attempt.transport,
         connection=attempt.connection,
         lane=attempt.lane,
+        calls=sum(output.client for output in outputs),
     )
     return replace(
         state,

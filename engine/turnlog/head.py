@@ -42,7 +42,8 @@ class Parent:
     """The response that the next request may continue from (law 4).
 
     The provider's chain under it holds the context up to ordinal `end`. `time` is when it
-    completed, in microseconds; `connection` and `lane` are where an unstored one lives.
+    completed, in microseconds; `connection` and `lane` are where an unstored one lives; `calls`
+    is how many client-owned calls it asked for.
     """
 
     response: str
@@ -54,6 +55,7 @@ class Parent:
     transport: str
     connection: str | None = None
     lane: str | None = None
+    calls: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,10 +80,18 @@ def plan(state: State, reach: Reach, older: Parent | None = None) -> Plan:
     why = ruled_out(state, state.parent, reach)
     if why is None and state.parent is not None:
         return Delta(parent=state.parent, ranges=tail)
-    # An unstored response can be continued only while it is the newest on its lane (law 8, W-13).
-    if older is not None and older.store and ruled_out(state, older, reach) is None:
+    if older is not None and _can_fork(older) and ruled_out(state, older, reach) is None:
         return Fork(parent=older, ranges=(*_context(older.end, state.committed), *tail))
     return Full(ranges=(*_context(state.window, state.committed), *tail), why=why or "")
+
+
+def _can_fork(older: Parent) -> bool:
+    """Whether an older response can be continued from at all.
+
+    An unstored one can only while it is the newest on its lane (law 8, W-13); and behind one that
+    asked for calls, the edit may have taken away what answered them (law 7).
+    """
+    return older.store and not older.calls
 
 
 def _context(start: int, stop: int) -> tuple[Range, ...]:

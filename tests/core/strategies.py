@@ -230,7 +230,7 @@ class World:
             assert input_ == legal(sent, known), "the head knows the calls of its chain"
         if not input_:
             return None
-        assert refusals(base.real, input_) == []
+        assert refusals(base.real, input_) == [], (base.real, input_)
         return Chain([*base.raw, *raw], [*base.real, *input_], True)
 
     def send(self, found: Delta | Fork | Full, cause: ev.Cause, store: bool) -> bool:

@@ -1,0 +1,102 @@
+"""Differences between two contexts: applied to the first they give the second, and no more."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from turnlog.canonical import JsonObject
+from turnlog.diff import Added, Edited, Kept, Removed, apply, diff, identity
+from turnlog.errors import InvalidInput
+
+from .story import called, output, said, user
+
+entries = st.integers(0, 6).map(lambda n: said(f"m{n}", "x")) | st.sampled_from(
+    [user("a"), user("b"), called("c1"), output("c1"), output("c1", "43"), said("m1", "y")]
+)
+
+
+def unique(items: list[JsonObject]) -> list[JsonObject]:
+    seen: set[object] = set()
+    return [
+        item
+        for item in items
+        if "id" not in item or not (item["id"] in seen or seen.add(item["id"]))
+    ]
+
+
+@given(st.lists(entries).map(unique), st.lists(entries).map(unique))
+def test_applying_a_diff_gives_the_new_context(
+    old: list[JsonObject], new: list[JsonObject]
+) -> None:
+    found = diff(old, new)
+    assert apply(old, found) == new
+    assert [one.old for one in found if not isinstance(one, Added)] == list(range(len(old)))
+    assert [one.new for one in found if not isinstance(one, Removed)] == list(range(len(new)))
+
+
+@given(st.lists(entries).map(unique), st.lists(st.integers(10, 99), unique=True))
+def test_an_append_is_only_what_was_appended(old: list[JsonObject], more: list[int]) -> None:
+    new = [said(f"m{n}") for n in more]
+    found = diff(old, [*old, *new])
+    assert [one for one in found if not isinstance(one, Kept)] == [
+        Added(new=len(old) + place, item=item) for place, item in enumerate(new)
+    ]
+
+
+@given(st.lists(entries, min_size=1).map(unique), st.data())
+def test_w06_an_edit_is_one_edit(old: list[JsonObject], data: st.DataObject) -> None:
+    """The same id with other contents: never a new item, never invisible."""
+    old = [*old, said("last", "before"), user("end")]
+    new = [*old[:-2], said("last", "after"), old[-1]]
+    (change,) = (one for one in diff(old, new) if not isinstance(one, Kept))
+    place = len(old) - 2
+    assert change == Edited(old=place, new=place, before=old[place], item=new[place])
+    gone = data.draw(st.integers(0, len(old) - 1))
+    less = [*old[:gone], *old[gone + 1 :]]
+    assert sum(isinstance(one, Removed) for one in diff(old, less)) == 1
+    assert not any(isinstance(one, (Added, Edited)) for one in diff(old, less))
+
+
+def test_an_item_that_moved_is_removed_and_added() -> None:
+    a, b, c = said("a"), said("b"), said("c")
+    assert diff([a, b, c], [c, a, b]) == [
+        Added(new=0, item=c),
+        Kept(old=0, new=1),
+        Kept(old=1, new=2),
+        Removed(old=2, item=c),
+    ]
+
+
+def test_an_output_is_known_by_its_call() -> None:
+    (change,) = diff([output("c1")], [output("c1", "43")])
+    assert isinstance(change, Edited)
+    assert identity(output("c1")) == ("function_call_output", "call_id", "c1")
+    assert identity(said("m")) == ("message", "id", "m")
+
+
+def test_items_without_an_id_match_whatever_the_order_of_their_keys() -> None:
+    assert identity({"role": "user", "content": "x"}) == identity({"content": "x", "role": "user"})
+    assert identity({"role": "user", "content": "\ud800"})[1] == "content"
+
+
+def test_the_same_message_twice_is_two_items() -> None:
+    found = diff([user("a"), said("m")], [user("a"), said("m"), user("a")])
+    assert found == [Kept(old=0, new=0), Kept(old=1, new=1), Added(new=2, item=user("a"))]
+
+
+def test_an_id_that_stands_twice_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="the item 'm' stands twice"):
+        diff([], [said("m"), user(), said("m", "again")])
+
+
+def test_w14_the_cost_is_that_of_the_change() -> None:
+    """Twenty thousand items and one new one; a table of both would have 400 million cells."""
+    old = [said(f"m{n}") for n in range(20_000)]
+    found = diff(old, [*old[:10_000], user("new"), *old[10_000:]])
+    assert [one for one in found if not isinstance(one, Kept)] == [
+        Added(new=10_000, item=user("new"))
+    ]
+    backwards = diff(old, old[::-1])
+    assert sum(isinstance(one, Kept) for one in backwards) == 1
