@@ -61,11 +61,9 @@ async def _live(
                 if seen.version > version:
                     for update in narrator.event(seen):
                         yield update
-            case Delta():
+            case Delta() | HostedUpdate():
                 for update in narrator.delta(seen):
                     yield update
-            case HostedUpdate():
-                yield seen
 
 
 async def _start(engine: Engine, conversation: str, after: Cursor | None, turn: str | None) -> int:
