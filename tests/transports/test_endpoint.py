@@ -181,6 +181,12 @@ def test_the_default_address_is_the_profiles() -> None:
     assert access().url(scheme="ws") == "wss://api.openai.com/v1/responses"
 
 
+def test_a_profile_may_be_given_by_its_name() -> None:
+    base_url = "http://127.0.0.1:8080/v1"
+    assert Access(Endpoint(base_url=base_url, profile="openai")).profile.name == "openai"
+    assert Access(Endpoint(base_url=base_url)).profile.name == "generic"
+
+
 def test_a_profile_without_an_address_needs_one() -> None:
     with pytest.raises(ConfigurationError, match="give `base_url`"):
         access(profile=Profile(name="own")).check()

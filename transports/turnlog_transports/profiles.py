@@ -20,7 +20,8 @@ OPENAI = Profile(
     retrieve=True,
     background=True,
     reasoning_replay=True,
-    reasoning_models=r"o\d|gpt-[5-9]|codex|computer-use",
+    # To any other model, asking for encrypted reasoning is an error (400).
+    reasoning_models=r"o\d|gpt-(?!\d[\d.]*-chat)(?:[5-9]|\d\d)|codex|computer-use",
 )
 """The service itself, and what is faithful to it (the simulator)."""
 
