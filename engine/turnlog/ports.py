@@ -397,8 +397,8 @@ class Transport(Protocol):
         terminal follow from the response's status.
 
         Raises NotSent (nothing reached the provider), Unheard (possibly sent, nothing heard),
-        Lost (heard from, then lost), NotSupported (this transport cannot do that), Closed, and
-        ConfigurationError (no key).
+        Lost (heard from, then lost), NotSupported (this transport cannot do that), Closed,
+        InvalidInput (a body that is not JSON) and ConfigurationError (no key).
         """
         ...
 
