@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,14 @@ def expect(holds: bool, what: str) -> None:
     if not holds:
         raise Unexpected(what)
     console.print(f"  [bold green]✓[/] {what}")
+
+
+async def until(worker: asyncio.subprocess.Process, holds: Callable[[], bool]) -> None:
+    """Wait for something that a worker does; no longer than it lives, or half a minute."""
+    for _ in range(3_000):
+        if holds() or worker.returncode is not None:
+            return
+        await asyncio.sleep(0.01)
 
 
 class Heard(TypedDict):

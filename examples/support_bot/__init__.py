@@ -1,0 +1,1 @@
+"""A support bot: an agent, a server, and a page."""
