@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from . import events as ev
-from .commands import DoubtCalls, EndTurn, Finish, PauseTurn
+from .commands import DoubtCalls, EndTurn, Finish, Note, PauseTurn
 from .draft import Draft
 from .engine import ENGINE, Engine
 from .errors import NotSupported, ProviderError, StaleEpoch
@@ -96,13 +96,21 @@ async def settle_here(
             await _record(engine, conversation, epoch, found)
             action = "fetched the response, which had finished"
         else:
-            action = await _establish(engine, conversation, epoch, step, reception)
+            heard = _of(state.attempt, reception)
+            action = await _establish(engine, conversation, epoch, step, heard)
         if action:
             done.append(
                 Recovered(conversation=conversation, turn=turn, action=action, reason=reason)
             )
         if isinstance(step, (Halt, End, Settled)):
             return done
+
+
+def _of(attempt: Attempt | None, reception: Reception | None) -> Reception | None:
+    """What was heard of this attempt, and not of the one before it."""
+    if attempt is None or reception is None or reception.attempt != attempt.id:
+        return None
+    return reception
 
 
 async def _establish(
@@ -113,11 +121,13 @@ async def _establish(
     reception: Reception | None,
 ) -> str:
     """Record one settlement; what was done, in words."""
+    said = reception.take_notes() + reception.take_checkpoints() if reception is not None else []
 
     async def act(draft: Draft) -> Lease | None:
         attempt = draft.state.attempt
         match step:
             case Interrupt() | Unknown() if attempt is not None:
+                draft.do(Note(events=tuple(said)))
                 draft.do(Finish(outcome=_outcome(step, attempt, reception)))
             case Doubt():
                 draft.do(DoubtCalls(calls=step.calls, reason=_DOUBT))
