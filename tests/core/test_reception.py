@@ -525,3 +525,16 @@ def test_streamed_text_and_final_parts_have_the_same_names(frames: list[Frame]) 
         assert kind in {"text", "summary"}
         assert place.lstrip("-").isdigit()
         assert inner.lstrip("-").isdigit()
+
+
+# -- secrets -------------------------------------------------------------------------------
+
+
+def test_a_secret_that_the_provider_echoes_reaches_neither_log_nor_watcher() -> None:
+    reception = Reception(attempt="a1", version=3, secrets=frozenset({"sk-live-1"}))
+    update = reception.feed(delta("the key is sk-live-1"))
+    reception.feed(read("{sk-live-1"))
+    reception.feed(frame("error", status=400, error={"message": "wrong key sk-live-1"}))
+    assert isinstance(update, Delta)
+    for kept in (update, reception.take_notes(), reception.take_checkpoints(), reception.outcome()):
+        assert "sk-live-1" not in repr(kept)
