@@ -35,7 +35,7 @@ from .schema import REVISION
 from .sql import SqlStore
 from .writer import Writer
 
-__all__ = ["Durability", "MemoryStore", "SqlStore", "migrate", "open_store"]
+__all__ = ["Durability", "MemoryStore", "SqlStore", "migrate", "open_store", "settings_for"]
 
 IN_MEMORY = (":memory:", "memory://")
 
@@ -60,10 +60,9 @@ async def open_store(
     """
     if partitions < 1:
         raise InvalidInput(f"a database has at least one partition, not {partitions}")
-    owner = owner or secrets.token_hex(16)
     if os.fspath(path) in IN_MEMORY:
         return MemoryStore(owner=owner, partitions=partitions)
-    settings = _settings(path, durability, partitions, busy_timeout, owner)
+    settings = settings_for(path, durability, partitions, busy_timeout, owner)
     return await (_open_readonly(settings) if readonly else _open(settings))
 
 
@@ -97,23 +96,24 @@ def migrate(path: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> tuple
 
     Raises what `open_store` raises.
     """
-    settings = _settings(path, "power", 1, busy_timeout, secrets.token_hex(16))
+    settings = settings_for(path, busy_timeout=busy_timeout)
     before = inspect(settings, "rw")[0] if settings.path.exists() else None
     open_database(settings).close()
     return before, REVISION
 
 
-def _settings(
+def settings_for(
     path: str | os.PathLike[str],
-    durability: Durability,
-    partitions: int,
-    busy_timeout: float,
-    owner: str,
+    durability: Durability = "power",
+    partitions: int = 1,
+    busy_timeout: float = 5.0,
+    owner: str | None = None,
 ) -> Settings:
+    """How a database is opened, for those who open it without `open_store`."""
     return Settings(
         path=Path(path),
         durability=durability,
         partitions=partitions,
         busy_timeout=busy_timeout,
-        owner=owner,
+        owner=owner or secrets.token_hex(16),
     )

@@ -25,18 +25,18 @@ class MemoryStore:
         self, *, owner: str | None = None, partitions: int = 1, shelf: Shelf | None = None
     ) -> None:
         self.owner = owner or secrets.token_hex(16)
-        self._all = shelf or Shelf(partitions)
-        self._all.alive.add(self.owner)
+        self.shelf = shelf or Shelf(partitions)
+        self.shelf.alive.add(self.owner)
         self._closed = False
 
     def beside(self, *, owner: str | None = None) -> MemoryStore:
         """Another owner over the same data."""
-        return MemoryStore(owner=owner, shelf=self._all)
+        return MemoryStore(owner=owner, shelf=self.shelf)
 
     def abandon(self) -> None:
         """Die: leases stay where they are, and others may take them over."""
         self._closed = True
-        self._all.alive.discard(self.owner)
+        self.shelf.alive.discard(self.owner)
 
     async def close(self) -> None:
         """End the owner's life; the data stays for those beside it. Idempotent."""
@@ -194,7 +194,7 @@ class MemoryStore:
     def _open(self) -> Shelf:
         if self._closed:
             raise Closed("the store is closed")
-        return self._all
+        return self.shelf
 
     def _events(self, conversation: str) -> list[Recorded]:
         kept = self._open().kept.get(conversation)
@@ -206,7 +206,7 @@ class MemoryStore:
         return sorted(turns, key=lambda row: row.started, reverse=True)
 
     def _orphaned(self, kept: Kept) -> bool:
-        return kept.owner is not None and kept.owner not in self._all.alive
+        return kept.owner is not None and kept.owner not in self.shelf.alive
 
     def _row(self, kept: Kept) -> ConversationRow:
         state = kept.state

@@ -7,6 +7,7 @@ opened read-only. Opening and migrating is serialised between processes by a loc
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Generator
@@ -45,8 +46,15 @@ class Settings:
 
 
 def address(path: Path, mode: Mode) -> str:
-    """A file as the URI that SQLite opens."""
-    return f"{path.absolute().as_uri()}?mode={mode}"
+    """A file as the URI that SQLite opens.
+
+    Reading takes files beside the database, which cannot be made where a directory is read-only.
+    Without a write-ahead log nobody has it open there, and it can be read as it stands.
+    """
+    effective = os.access in os.supports_effective_ids
+    fixed = mode == "ro" and not os.access(path.parent, os.W_OK, effective_ids=effective)
+    fixed = fixed and not path.with_name(f"{path.name}-wal").exists()
+    return f"{path.absolute().as_uri()}?mode={mode}{'&immutable=1' if fixed else ''}"
 
 
 def connect(settings: Settings, mode: Mode) -> sqlite3.Connection:

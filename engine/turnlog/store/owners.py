@@ -77,13 +77,14 @@ class LockFile:
 _held: weakref.WeakSet[LockFile] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
+def after_fork() -> None:
+    """Let a child let go of its parent's locks."""
     for lock in list(_held):
         lock.forget()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=after_fork)
 
 
 class Owners:

@@ -1,0 +1,192 @@
+"""The writer: grouping, faults, and callers who go away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import resource
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from turnlog.errors import Closed, InvalidInput, OutcomeUnknown, StoreUnavailable
+from turnlog.ports import Appended
+from turnlog.store import SqlStore, settings_for
+from turnlog.store.bell import Bell
+from turnlog.store.opening import open_database
+from turnlog.store.transaction import Transaction
+from turnlog.store.writer import Writer
+from turnlog.testing.store_contract import Author, added, begun, raises
+
+from .files import behind, opened
+
+
+@contextlib.contextmanager
+def small_files(size: int) -> Iterator[None]:
+    """No file can grow beyond a size, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def noise(size: int) -> str:
+    return random.Random(size).randbytes(size // 2).hex()
+
+
+async def test_a_commit_that_fails_may_have_happened(path: Path, store: SqlStore) -> None:
+    author = Author("c")
+    await store.append(author.begin())
+    wal = path.with_name("log.db-wal").stat().st_size
+    append = author.write(added("k", item={"role": "user", "content": noise(200_000)}))
+    with small_files(wal + 8192):
+        with pytest.raises(OutcomeUnknown, match="append the same events again"):
+            await store.append(append)
+        assert len(await store.events("c")) == 1
+    assert not (await store.append(append)).already
+    assert (await store.append(append)).already
+    assert await store.check("c") == []
+
+
+async def test_a_full_disk_before_the_commit_writes_nothing(path: Path, store: SqlStore) -> None:
+    author = Author("c")
+    await store.append(author.begin())
+    wal = path.with_name("log.db-wal").stat().st_size
+    large = author.write(
+        *(added(f"k{n}", item={"role": "user", "content": noise(400_000 + n)}) for n in range(20))
+    )
+    with small_files(wal + 8192), pytest.raises(StoreUnavailable):
+        await store.append(large)
+    assert not (await store.append(large)).already
+    assert await store.check("c") == []
+
+
+async def test_what_does_not_fit_fails_alone(store: SqlStore) -> None:
+    bad, good = Author("bad"), Author("good")
+    await store.append(bad.begin())
+    await store.append(bad.write(begun(), turn="t"))
+    again = store.append(bad.write(begun(), turn="t"))
+    item = {"type": "message", "role": "user", "content": "x", "id": "\ud800"}
+    odd = store.append(Author("odd").write(added("k", item=item)))
+    results = await asyncio.gather(
+        again, store.append(good.begin()), odd, return_exceptions=True
+    )
+    assert [type(one) for one in results] == [InvalidInput, Appended, InvalidInput]
+    followed = await store.follow({})
+    assert [position for _, position, _ in followed] == [1, 2, 3]
+    await raises(InvalidInput, store.head("\ud800"))
+
+
+async def test_a_mistake_of_ours_reaches_its_caller_and_nobody_else(path: Path) -> None:
+    writer = Writer(lambda: open_database(settings_for(path)), Bell())
+    await asyncio.wrap_future(writer.ready)
+
+    def mistake(transaction: Transaction) -> Appended:
+        raise ZeroDivisionError(transaction.wrote)
+
+    def fine(transaction: Transaction) -> Appended:
+        transaction.wrote = True
+        return Appended(7)
+
+    with pytest.raises(ZeroDivisionError):
+        await writer.submit(mistake)
+    assert await writer.submit(fine) == Appended(7)
+    writer.stop()
+    writer.stop()
+    with pytest.raises(Closed):
+        writer.submit(fine)
+    await asyncio.wrap_future(writer.done)
+
+
+async def test_appends_come_from_any_event_loop(store: SqlStore) -> None:
+    def elsewhere(number: int) -> int:
+        async def append() -> int:
+            author = Author(f"c{number}")
+            await store.append(author.begin())
+            head = await store.head(author.id)
+            assert head is not None
+            return head.state.version
+
+        return asyncio.run(append())
+
+    versions = await asyncio.gather(*(asyncio.to_thread(elsewhere, n) for n in range(4)))
+    assert versions == [1, 1, 1, 1]
+    assert len(await store.conversations()) == 4
+
+
+async def test_a_caller_whose_loop_is_gone_is_not_missed(path: Path) -> None:
+    store = await opened(path)
+    author = Author("c")
+    append = author.begin()
+
+    def forget() -> None:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(store.append(append))
+        loop.run_until_complete(asyncio.wait([task], timeout=0))
+        task.cancel()
+        loop.run_until_complete(asyncio.wait([task]))
+        loop.close()
+
+    with behind(path) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        thread = threading.Thread(target=forget)
+        thread.start()
+        thread.join()
+    assert (await store.append(append)).already
+    await store.close()
+
+
+async def test_readers_that_are_cancelled_come_back(store: SqlStore) -> None:
+    author = Author("c")
+    await store.append(author.begin())
+    await store.append(author.write(*(added(f"k{n}") for n in range(300))))
+    for turns in range(12):
+        tasks = [asyncio.ensure_future(store.events("c")) for _ in range(6)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert len(await store.events("c")) == 301
+
+
+async def test_a_read_that_is_overtaken_by_closing_ends(path: Path) -> None:
+    store = await opened(path)
+    author = Author("c")
+    await store.append(author.begin())
+    reads = [asyncio.ensure_future(store.check("c")) for _ in range(10)]
+    await asyncio.sleep(0)
+    await store.close()
+    results = await asyncio.gather(*reads, return_exceptions=True)
+    assert all(result == [] or isinstance(result, Closed) for result in results)
+
+
+async def test_opening_that_is_cancelled_leaves_nothing_open(path: Path) -> None:
+    task = asyncio.ensure_future(opened(path))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    store = await opened(path)
+    await store.append(Author("c").begin())
+    await store.close()
+
+
+async def test_bytes_written_do_not_grow_with_the_conversation(path: Path, store: SqlStore) -> None:
+    author = Author("c")
+    await store.append(author.begin())
+
+    async def written() -> int:
+        before = path.with_name("log.db-wal").stat().st_size
+        for _ in range(3):
+            await store.append(author.write(added(f"k{author.made}")))
+        return path.with_name("log.db-wal").stat().st_size - before
+
+    early = await written()
+    for _ in range(3):
+        await store.append(author.write(*(added(f"k{author.made + n}") for n in range(40))))
+    assert await written() <= early + 3 * 4 * 4120
