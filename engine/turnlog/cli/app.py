@@ -1,0 +1,128 @@
+"""The command itself: what it is called with, and where errors become messages.
+
+The one rule: an error that turnlog raises on purpose is one line that names the thing and the fix,
+with an exit code for scripts; any other is a defect, and shows its traceback.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from ..errors import (
+    Conflict,
+    NotFound,
+    ProviderError,
+    StateError,
+    StoreError,
+    TurnFailed,
+    TurnlogError,
+    UsageError,
+)
+from . import looking, moving, serving, settling, talking
+
+EPILOG = (
+    "Exit codes: 0 ok; 1 something was found, or a turn did not complete; 2 wrong usage; 3 not"
+    " found; 4 the conversation is elsewhere (busy, waiting, late); 5 the database; 6 the provider;"
+    " 130 interrupted."
+)
+
+_CODES: tuple[tuple[type[TurnlogError], int], ...] = (
+    (NotFound, 3),
+    (UsageError, 2),
+    (StateError, 4),
+    (Conflict, 4),
+    (StoreError, 5),
+    (TurnFailed, 1),
+    (ProviderError, 6),
+)
+
+
+def exit_code(error: TurnlogError) -> int:
+    """What a script is told; 1 for a file that cannot be imported."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
+
+
+class Group(TyperGroup):
+    """The commands, with errors as messages."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; an error of turnlog's becomes a line on stderr and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except TurnlogError as error:
+            from .screen import Screen, one_line
+
+            Screen().note(f"error: {one_line(str(error), 1000)}", style="red")
+            raise typer.Exit(exit_code(error)) from error
+
+
+class OnDatabase(TyperCommand):
+    """A command whose first argument is the database, unless `turnlog --db` has named it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the database that the group was given before the other arguments."""
+        db = ctx.parent.params.get("db") if ctx.parent is not None else None
+        return super().parse_args(ctx, [db, *args] if db else args)
+
+
+app = typer.Typer(
+    cls=Group,
+    name="turnlog",
+    help="Talk to a model, and read, check and mend the durable record of it.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"turnlog {version('turnlog')}")
+        raise typer.Exit
+
+
+@app.callback()
+def turnlog(
+    db: Annotated[
+        str | None,
+        typer.Option(
+            "--db",
+            metavar="FILE",
+            envvar="TURNLOG_DB",
+            help="The database: commands then take no DB argument.",
+            show_default=False,
+        ),
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Talk to a model, and read, check and mend the durable record of it."""
+
+
+for _command in (
+    talking.chat,
+    talking.resume,
+    looking.ls,
+    looking.show,
+    looking.log,
+    looking.diff,
+    settling.fork,
+    settling.approve,
+    settling.reject,
+    settling.recover,
+    moving.verify,
+    moving.export,
+    moving.import_,
+    moving.migrate,
+):
+    app.command(_command.__name__.rstrip("_"), cls=OnDatabase)(_command)
+app.command("serve-simulator")(serving.serve_simulator)

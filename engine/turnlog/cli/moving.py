@@ -1,0 +1,211 @@
+"""Commands about whole logs: verify, export, import, migrate.
+
+The one rule: a file is put in its place whole or not at all, as is what is read from one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from ..errors import InvalidInput
+from .options import AsJson, Db
+
+if TYPE_CHECKING:
+    from ..log import Log
+    from ..verifying import Report
+    from .screen import Screen
+
+Ids = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ID", help="Conversations; all, where left out."),
+]
+
+
+# -- verify --------------------------------------------------------------------------------
+
+
+def verify(db: Db, ids: Ids = None, *, as_json: AsJson = False) -> None:
+    """Check that nothing was changed.
+
+    Every hash is computed again, and what is cached beside the log compared with the log. Exit code 1 where something is wrong.
+    """
+    from .opening import reading, run
+    from .screen import Screen
+
+    screen = Screen(as_json=as_json)
+    conversations = events = findings = 0
+
+    async def work() -> None:
+        nonlocal conversations, events, findings
+        async with reading(db) as opened:
+            with screen.err.status("verifying") as status:
+                async for report in _reports(opened, ids):
+                    conversations += 1
+                    events += report.events
+                    findings += len(report.findings)
+                    status.update(f"verifying: {conversations} conversations, {events} events")
+                    _findings(screen, report)
+
+    run(work())
+    if as_json:
+        counted = {"conversations": conversations, "events": events, "ok": not findings}
+        screen.data(counted)
+    else:
+        said = f"{findings} findings" if findings else "all of it verifies"
+        style = "bold red" if findings else "green"
+        screen.say(f"{conversations} conversations, {events} events: {said}", style=style)
+    if findings:
+        raise typer.Exit(1)
+
+
+async def _reports(opened: Log, ids: list[str] | None) -> AsyncIterator[Report]:
+    async for id in _chosen(opened, ids):
+        yield await opened.verify(id)
+
+
+async def _chosen(opened: Log, ids: list[str] | None) -> AsyncIterator[str]:
+    """The conversations that were named, or all of them."""
+    for id in ids or ():
+        yield id
+    after: str | None = None
+    while not ids and (rows := await opened.conversations(after=after, limit=100)):
+        for row in rows:
+            yield row.id
+        after = rows[-1].id
+
+
+def _findings(screen: Screen, report: Report) -> None:
+    for finding in report.findings:
+        if screen.as_json:
+            screen.data(finding)
+        else:
+            where = f"version {finding.version}: " if finding.version is not None else ""
+            screen.say(f"{finding.conversation}: {where}{finding.problem}", style="red")
+
+
+# -- export and import ---------------------------------------------------------------------
+
+
+def export(
+    db: Db,
+    ids: Ids = None,
+    *,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is stdout.")
+    ] = "-",
+) -> None:
+    """Write conversations as JSON lines.
+
+    What they were forked from goes along. Nothing is lost, and `turnlog import` verifies it.
+    """
+    from .opening import reading, run
+    from .screen import Screen
+
+    screen = Screen()
+
+    async def work() -> int:
+        async with reading(db) as opened:
+            chosen = [id async for id in _chosen(opened, ids)]
+            if not chosen:
+                raise InvalidInput(f"{db} holds no conversation to export")
+            with _written(output) as file, screen.err.status("exporting"):
+                count = -1
+                async for line in opened.export(*chosen):
+                    file.write(f"{line}\n")
+                    count += 1
+        return count
+
+    count = run(work())
+    if output != "-":
+        screen.note(f"{count} events in {output}")
+
+
+@contextmanager
+def _written(output: str) -> Generator[TextIO]:
+    """A file that is there when it is whole; raises InvalidInput where it cannot be written."""
+    if output == "-":
+        yield sys.stdout
+        return
+    part = Path(f"{output}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(output)
+    except OSError as error:
+        raise InvalidInput(f"{output} cannot be written: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def import_(
+    db: Db,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="What `turnlog export` wrote; - is stdin.")
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Read what `turnlog export` wrote.
+
+    All of it verifies, or nothing is written. The database is made where there is none. What is there already is left as it is. Exit code 1 where the file is damaged.
+    """
+    from .opening import making, run
+    from .screen import Screen
+
+    screen = Screen(as_json=as_json)
+
+    async def work(lines: Iterable[bytes]) -> None:
+        async with making(db) as opened:
+            with screen.err.status("importing"):
+                done = await opened.import_(lines)
+        if as_json:
+            screen.data(done)
+            return
+        already = f" ({done.already} were there)" if done.already else ""
+        screen.say(
+            f"{len(done.conversations)} conversations, {done.written} events written{already}",
+            style="green",
+        )
+
+    with _read(file) as lines:
+        run(work(lines))
+
+
+@contextmanager
+def _read(file: str) -> Generator[Iterable[bytes]]:
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        with Path(file).open("rb") as lines:
+            yield lines
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be read: {error.strerror}") from error
+
+
+# -- migrate -------------------------------------------------------------------------------
+
+
+def migrate(db: Db, *, as_json: AsJson = False) -> None:
+    """Bring a database to the newest schema."""
+    from ..store import migrate as bring_up
+    from .opening import existing
+    from .screen import Screen
+
+    screen = Screen(as_json=as_json)
+    before, after = bring_up(existing(db))
+    if as_json:
+        screen.data({"before": before, "after": after})
+    elif before == after:
+        screen.say(f"{db} is at schema {after}, the newest")
+    else:
+        screen.say(f"{db} was at schema {before or 'none'} and is at {after} now")

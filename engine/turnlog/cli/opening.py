@@ -1,0 +1,172 @@
+"""From the options of a command to an open log.
+
+The one rule: a command that only looks opens read-only and without a transport, and none but `chat`
+and `import` makes a database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from secrets import token_hex
+from typing import TypeVar, cast
+
+from ..agent import Agent
+from ..canonical import Json, loads
+from ..errors import ConfigurationError, InvalidInput, NotFound, NotSupported
+from ..log import Opening
+from ..log import open as open_log
+from ..ports import Frame, Profile, Request
+from ..state import Parent
+from ..store import IN_MEMORY
+from .options import pairs
+
+T = TypeVar("T")
+
+
+def run(work: Coroutine[object, object, T]) -> T:
+    """Run a command's work on a loop of its own."""
+    return asyncio.run(work)
+
+
+class Nowhere:
+    """The transport of commands that ask no provider anything: it leads nowhere."""
+
+    name = "none"
+    profile = Profile(name="none", key_env=None)
+
+    def check(self) -> None:
+        """Nothing can go out."""
+        raise NotSupported("this command asks no provider: use `turnlog chat` or `turnlog resume`")
+
+    def remembers(self, parent: Parent) -> bool:
+        """Nothing is remembered."""
+        return False
+
+    async def send(self, request: Request) -> AsyncGenerator[Frame]:
+        """Nothing is sent."""
+        self.check()
+        yield Frame(type="", data={})
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """The options that say how to reach a provider, and which agents there are."""
+
+    agents: str | None = None
+    transport: str | None = None
+    base_url: str | None = None
+    script: str | None = None
+    transcript: str | None = None
+    option: Sequence[str] | None = None
+
+    @property
+    def offline(self) -> bool:
+        """Whether a file answers, and no provider."""
+        return self.script is not None or self.transcript is not None
+
+    def options(self) -> dict[str, object]:
+        """The transport's own options; a value that reads as JSON is that."""
+        found: dict[str, object] = {
+            name: _value(given) for name, given in pairs(self.option, "--option").items()
+        }
+        for name, path in (("script", self.script), ("transcript", self.transcript)):
+            if path is not None:
+                found[name] = path
+        if self.offline:
+            # The ids that a script makes up must not be those of an earlier run.
+            found.setdefault("seed", token_hex(4))
+        return found
+
+    def name(self) -> str:
+        """The transport; raises ConfigurationError where two options contradict each other."""
+        if not self.offline:
+            return self.transport or "auto"
+        if self.transport not in (None, "replay"):
+            raise ConfigurationError(
+                f"--script and --transcript need --transport replay, not {self.transport}"
+            )
+        return "replay"
+
+    def bound(self) -> list[Agent]:
+        """The agents that `--agents` names."""
+        return load_agents(self.agents) if self.agents is not None else []
+
+    def open(self, db: str) -> Opening:
+        """A log that can reach the provider."""
+        return open_log(
+            db,
+            agents=self.bound(),
+            transport=self.name(),
+            base_url=self.base_url,
+            options=self.options(),
+        )
+
+
+def _value(given: str) -> Json:
+    with suppress(InvalidInput):
+        return loads(given)
+    return given
+
+
+def reading(db: str) -> Opening:
+    """A log to look at; raises (when entered) NotFound where there is no such database."""
+    return open_log(db, readonly=True, transport=Nowhere())
+
+
+def writing(db: str) -> Opening:
+    """A log to change, without a provider. Raises NotFound where there is no such database."""
+    existing(db)
+    return open_log(db, transport=Nowhere())
+
+
+def making(db: str) -> Opening:
+    """A log to change, without a provider; made where there is none."""
+    return open_log(db, transport=Nowhere())
+
+
+def existing(db: str) -> str:
+    """The database, which must be there; raises NotFound."""
+    if db not in IN_MEMORY and not Path(db).exists():
+        raise NotFound(f"there is no database {db}: `turnlog chat {db} ID` makes one")
+    return db
+
+
+def load_agents(spec: str) -> list[Agent]:
+    """The agents under `module:name`, from the current directory or what is installed.
+
+    Raises ConfigurationError where there is no such module or name, or it holds something else;
+    what the module itself raises comes through.
+    """
+    module_name, colon, name = spec.partition(":")
+    if not module_name or not colon or not name:
+        raise ConfigurationError(
+            f"--agents takes MODULE:NAME, like app.agents:support; not {spec!r}"
+        )
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigurationError(
+            f"there is no module {module_name!r} in {os.getcwd()} or installed: --agents takes"
+            " MODULE:NAME"
+        ) from error
+    found: object = getattr(module, name, None)
+    agents = cast("Sequence[object]", found if isinstance(found, (list, tuple)) else [found])
+    if not agents or not all(isinstance(agent, Agent) for agent in agents):
+        raise ConfigurationError(
+            f"{spec} is no Agent and no list of them: it is {type(found).__name__}"
+        )
+    return cast("list[Agent]", list(agents))

@@ -1,0 +1,261 @@
+"""Commands that decide something: fork, approve, reject, recover.
+
+The one rule: they record a decision and who took it; nothing goes on before somebody resumes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InvalidInput, NotFound
+from .options import (
+    Agents,
+    AsJson,
+    BaseUrl,
+    By,
+    CallId,
+    Db,
+    Id,
+    Reason,
+    ScriptFile,
+    TranscriptFile,
+    TransportName,
+    TransportOption,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..call import Call
+
+Resume = Annotated[bool, typer.Option("--resume", help="Then continue the turn here.")]
+
+
+# -- fork ----------------------------------------------------------------------------------
+
+
+def fork(
+    db: Db,
+    id: Id,
+    new: Annotated[
+        str | None,
+        typer.Argument(metavar="NEW", help="The fork's id; made up, where left out."),
+    ] = None,
+    *,
+    before: Annotated[
+        str | None, typer.Option(metavar="TURN", help="As it was before this turn.")
+    ] = None,
+    at: Annotated[
+        int | None, typer.Option(metavar="VERSION", help="As it was at this version.")
+    ] = None,
+    by: By = "user",
+    as_json: AsJson = False,
+) -> None:
+    """Branch off another future.
+
+    From now, from before a turn, or from a version; nothing is copied. Prints the id of the fork.
+    """
+    from .opening import run, writing
+    from .screen import Screen
+
+    screen = Screen(as_json=as_json)
+
+    async def work() -> None:
+        async with writing(db) as opened:
+            made = await (await opened.get(id)).fork(new, before=before, at=at, by=by)
+        if as_json:
+            screen.data({"id": made.id})
+        else:
+            screen.say(made.id)
+
+    run(work())
+
+
+# -- approve and reject --------------------------------------------------------------------
+
+
+def approve(
+    db: Db,
+    id: Id,
+    call: CallId = None,
+    *,
+    by: By = "user",
+    reason: Reason = None,
+    resume: Resume = False,
+    agents: Agents = None,
+    transport: TransportName = None,
+    base_url: BaseUrl = None,
+    script: ScriptFile = None,
+    transcript: TranscriptFile = None,
+    option: TransportOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a call run that waits.
+
+    One that waits for approval may run, and one that is uncertain may run again. Nothing runs before the turn is resumed: with --resume here, else by `turnlog resume`.
+    """
+    from .opening import Way
+    from .talking import go_on
+
+    _decide(db, id, call, allowed=True, by=by, reason=reason, as_json=as_json)
+    if resume:
+        way = Way(
+            agents=agents,
+            transport=transport,
+            base_url=base_url,
+            script=script,
+            transcript=transcript,
+            option=option,
+        )
+        go_on(db, id, way, by=by, as_json=as_json)
+
+
+def reject(
+    db: Db,
+    id: Id,
+    call: CallId = None,
+    *,
+    by: By = "user",
+    reason: Reason = None,
+    resume: Resume = False,
+    agents: Agents = None,
+    transport: TransportName = None,
+    base_url: BaseUrl = None,
+    script: ScriptFile = None,
+    transcript: TranscriptFile = None,
+    option: TransportOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Refuse a call that waits.
+
+    The model is told so, with the reason. One that may have run already, or whose answer was to come later, is given up.
+    """
+    from .opening import Way
+    from .talking import go_on
+
+    _decide(db, id, call, allowed=False, by=by, reason=reason, as_json=as_json)
+    if resume:
+        way = Way(
+            agents=agents,
+            transport=transport,
+            base_url=base_url,
+            script=script,
+            transcript=transcript,
+            option=option,
+        )
+        go_on(db, id, way, by=by, as_json=as_json)
+
+
+def _decide(
+    db: str,
+    id: str,
+    given: str | None,
+    *,
+    allowed: bool,
+    by: str,
+    reason: str | None,
+    as_json: bool,
+) -> None:
+    from .opening import run, writing
+    from .screen import Screen
+    from .words import call_words, given_to
+
+    screen = Screen(as_json=as_json)
+
+    async def work() -> None:
+        async with writing(db) as opened:
+            state = await (await opened.get(id)).state()
+            call = the_call(state.pending, given, id)
+            await decide(call, allowed=allowed, by=by, reason=reason)
+        decision = "approved" if allowed else "rejected"
+        if as_json:
+            screen.data({"conversation": id, "call": call.id, "decision": decision, "by": by})
+        else:
+            words = call_words(call.name, call.kind, given_to(call.raw))
+            screen.note(f"{decision} {words}", style="green")
+
+    run(work())
+
+
+async def decide(call: Call, *, allowed: bool, by: str, reason: str | None) -> None:
+    """Settle what a call waits for."""
+    started = call.status in ("uncertain", "deferred")
+    if allowed and call.status == "uncertain":
+        await call.rerun(by=by, reason=reason)
+    elif allowed:
+        await call.approve(by=by, reason=reason)
+    elif started:
+        await call.abandon(by=by, reason=reason or "rejected")
+    else:
+        await call.reject(by=by, reason=reason)
+
+
+def the_call(calls: Sequence[Call], given: str | None, conversation: str) -> Call:
+    """The call that is meant; raises NotFound where none is, InvalidInput where several are."""
+    exact = [call for call in calls if given in (call.id, call.call_id)]
+    found = exact or [call for call in calls if given is None or _means(given, call)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(f"{call.id} ({call.name or call.kind})" for call in found or calls)
+    if found:
+        raise InvalidInput(f"several calls of {conversation!r} wait: name one of {names}")
+    raise NotFound(
+        f"no call {given or ''} of {conversation!r} waits: there are {names or 'none'}".replace(
+            "  ", " "
+        )
+    )
+
+
+def _means(given: str, call: Call) -> bool:
+    ids = (call.id, call.call_id or "")
+    return bool(given) and (call.name == given or any(id.startswith(given) for id in ids))
+
+
+# -- recover -------------------------------------------------------------------------------
+
+
+def recover(
+    db: Db,
+    *,
+    agents: Agents = None,
+    transport: TransportName = None,
+    base_url: BaseUrl = None,
+    script: ScriptFile = None,
+    transcript: TranscriptFile = None,
+    option: TransportOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Settle turns whose process died.
+
+    What is known is recorded, and nothing is started. The provider may be asked what became of a response. `turnlog resume` continues.
+    """
+    from .opening import Way, existing, run
+    from .screen import Screen
+
+    screen = Screen(as_json=as_json)
+    way = Way(
+        agents=agents,
+        transport=transport,
+        base_url=base_url,
+        script=script,
+        transcript=transcript,
+        option=option,
+    )
+
+    async def work() -> None:
+        async with way.open(existing(db)) as opened:
+            done = await opened.recover()
+        if as_json:
+            for one in done:
+                screen.data(one)
+        elif done:
+            screen.table(
+                ("conversation", "turn", "action", "reason"),
+                [(one.conversation, one.turn or "", one.action, one.reason) for one in done],
+            )
+        else:
+            screen.say("nothing was left behind", style="green")
+
+    run(work())

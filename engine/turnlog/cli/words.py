@@ -1,0 +1,312 @@
+"""Events and items in human words, for the timeline and the views of a context.
+
+The one rule: one line each, and nothing in it that the log does not say. Pure.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import assert_never
+
+from .. import events as ev
+from ..canonical import JsonObject, integer, obj, objects, text
+from ..items import CALL_OF, name_of, output_text, refusal_text, type_of
+from .screen import arguments, one_line
+
+
+def when(time: int) -> str:
+    """Microseconds since 1970 as a UTC date and time, to the second."""
+    return _utc(time).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def clock(time: int) -> str:
+    """The time of day, to the millisecond."""
+    return f"{_utc(time):%H:%M:%S}.{time // 1000 % 1000:03d}"
+
+
+def day(time: int) -> str:
+    """The date."""
+    return f"{_utc(time):%Y-%m-%d}"
+
+
+def _utc(time: int) -> datetime:
+    try:
+        return datetime.fromtimestamp(time // 1_000_000, UTC)
+    except (ValueError, OverflowError, OSError):
+        # An import may hold any time.
+        return datetime.fromtimestamp(0, UTC)
+
+
+# -- items ---------------------------------------------------------------------------------
+
+
+def item_words(item: JsonObject, width: int = 160) -> str:
+    """An item of a context: who says what, or what is called with what."""
+    kind = type_of(item)
+    if kind == "message":
+        return f"{text(item, 'role')}: {one_line(_message(item), width)}"
+    if kind == "reasoning":
+        said = " ".join(text(part, "text") or "" for part in objects(item, "summary"))
+        return f"reasoning: {one_line(said, width)}" if said else "reasoning"
+    if kind in CALL_OF:
+        return f"{kind.replace('_', ' ')}: {one_line(output_words(item), width)}"
+    if "arguments" in item or "input" in item:
+        return one_line(call_words(name_of(item), kind, given_to(item)), width)
+    return one_line(" ".join(filter(None, (kind.replace("_", " "), name_of(item)))), width)
+
+
+def _message(item: JsonObject) -> str:
+    said = output_text(item) or refusal_text(item)
+    kinds = (text(part, "type") or "part" for part in objects(item, "content"))
+    parts = [kind for kind in kinds if kind not in ("input_text", "output_text", "refusal")]
+    return " ".join([said, *(f"[{part}]" for part in parts)]).strip()
+
+
+def given_to(item: JsonObject) -> str | None:
+    """What a call is given, as text."""
+    return text(item, "arguments") or text(item, "input")
+
+
+def call_words(name: str | None, kind: str | None, given: str | None) -> str:
+    """A call as in code."""
+    return f"{name or kind or 'call'}({arguments(given)})"
+
+
+def output_words(item: JsonObject) -> str:
+    """What an output item tells the model."""
+    if type_of(item) == "mcp_approval_response":
+        allowed = "allowed" if item.get("approve") is True else "refused"
+        return " ".join(filter(None, (allowed, text(item, "reason"))))
+    found = text(item, "output")
+    if found is not None:
+        return found
+    parts = objects(item, "output")
+    return " ".join(text(part, "text") or f"[{text(part, 'type') or 'part'}]" for part in parts)
+
+
+# -- events --------------------------------------------------------------------------------
+
+
+def event_words(event: ev.Event) -> str:
+    """What an event says."""
+    match event:
+        case (
+            ev.ConversationStarted()
+            | ev.ConversationConfigured()
+            | ev.ConversationClosed()
+            | ev.ContentErased()
+        ):
+            return _conversation(event)
+        case (
+            ev.ItemAdded()
+            | ev.ItemEdited()
+            | ev.ItemRemoved()
+            | ev.OutputTruncated()
+            | ev.ContextCompacted()
+        ):
+            return _item(event)
+        case (
+            ev.TurnQueued()
+            | ev.TurnStarted()
+            | ev.TurnCancelRequested()
+            | ev.TurnPaused()
+            | ev.TurnEnded()
+        ):
+            return _turn(event)
+        case (
+            ev.RequestPrepared()
+            | ev.ResponseStarted()
+            | ev.OutputCheckpointed()
+            | ev.OutputRecorded()
+            | ev.ChainLost()
+        ):
+            return _request(event)
+        case (
+            ev.ResponseCompleted()
+            | ev.ResponseIncomplete()
+            | ev.ResponseFailed()
+            | ev.ResponseRejected()
+            | ev.ResponseInterrupted()
+            | ev.ResponseUnknown()
+        ):
+            return _outcome(event)
+        case (
+            ev.CallRequested()
+            | ev.CallApproved()
+            | ev.CallRejected()
+            | ev.CallStarted()
+            | ev.CallProgressed()
+            | ev.CallAnswered()
+            | ev.CallDeferred()
+            | ev.CallUncertain()
+            | ev.CallAbandoned()
+        ):
+            return _call(event)
+        case (
+            ev.TransportSwitched()
+            | ev.SteerSubmitted()
+            | ev.SteerAccepted()
+            | ev.SteerPending()
+            | ev.SteerFailed()
+            | ev.ProviderNoted()
+        ):
+            return _note(event)
+        case _:
+            assert_never(event)
+
+
+def _conversation(event: ev.ConversationEvent) -> str:
+    match event:
+        case ev.ConversationStarted(fork=ev.Fork() as fork):
+            return f"forked from {fork.conversation} at version {fork.version}"
+        case ev.ConversationStarted(origin=ev.Origin() as origin):
+            return f"made by call {origin.call} of {origin.conversation}"
+        case ev.ConversationStarted():
+            return "the conversation begins"
+        case ev.ConversationConfigured():
+            tools = f"{len(event.tools)} tools" if event.tools else "no tools"
+            agent = f"agent {event.agent}, " if event.agent else ""
+            return f"{agent}model {event.model or 'not set'}, {tools}"
+        case ev.ConversationClosed():
+            return _because("closed", event.reason)
+        case ev.ContentErased():
+            return _because(f"the bodies of {len(event.versions)} events erased", event.reason)
+        case _:
+            assert_never(event)
+
+
+def _item(event: ev.ItemEvent) -> str:
+    match event:
+        case ev.ItemAdded():
+            before = f"before ordinal {event.ordinal}: " if event.ordinal is not None else ""
+            return f"{before}{item_words(event.item)}"
+        case ev.ItemEdited():
+            return f"ordinal {event.ordinal} is now {item_words(event.item)}"
+        case ev.ItemRemoved():
+            return f"ordinal {event.ordinal} taken out"
+        case ev.OutputTruncated():
+            return f"only heard: {event.heard}"
+        case ev.ContextCompacted():
+            return f"the window now starts at ordinal {event.ordinal}"
+        case _:
+            assert_never(event)
+
+
+def _turn(event: ev.TurnEvent) -> str:
+    match event:
+        case ev.TurnQueued():
+            return f"queued, {len(event.items)} items"
+        case ev.TurnStarted():
+            limit = f", at most {event.max_requests} requests" if event.max_requests else ""
+            return f"{'run by the caller' if event.manual else 'started'}{limit}"
+        case ev.TurnCancelRequested():
+            return _because(f"cancel {event.mode.replace('_', ' ')}", event.reason)
+        case ev.TurnPaused():
+            calls = f" ({len(event.calls)} calls)" if event.calls else ""
+            return f"waits: {event.reason}{calls}"
+        case ev.TurnEnded():
+            return _because(event.outcome, text(event.error or {}, "message"))
+        case _:
+            assert_never(event)
+
+
+def _request(event: ev.RequestEvent) -> str:
+    match event:
+        case ev.RequestPrepared():
+            return _prepared(event)
+        case ev.ResponseStarted():
+            on = f" on {event.connection}" if event.connection else ""
+            return f"{event.response}{on}"
+        case ev.OutputCheckpointed():
+            return f"{event.part} from {event.offset}: {event.text}"
+        case ev.OutputRecorded():
+            return item_words(event.item)
+        case ev.ChainLost():
+            return _because(f"the provider no longer knows {event.parent}", event.reason)
+        case _:
+            assert_never(event)
+
+
+def _prepared(event: ev.RequestPrepared) -> str:
+    """Delta or full, from where, which way, why, and which try."""
+    count = sum(part.stop - part.start for part in event.ranges)
+    behind = f" behind {event.parent}" if event.parent else ""
+    tries = f", try {event.try_number}" if event.try_number > 1 else ""
+    delay = f" after {event.delay_ms} ms" if event.delay_ms else ""
+    cause = event.cause.replace("_", " ")
+    return (
+        f"{event.kind}: {count} items{behind}, by {event.transport}"
+        f" ({cause}{tries}{delay}{'' if event.store else ', not stored'})"
+    )
+
+
+def _outcome(event: ev.OutcomeEvent) -> str:
+    match event:
+        case ev.ResponseCompleted():
+            return " ".join(filter(None, (event.response, usage_words(event.usage))))
+        case ev.ResponseIncomplete() | ev.ResponseInterrupted() | ev.ResponseUnknown():
+            return _because(event.response or "no response", event.reason)
+        case ev.ResponseFailed():
+            return _because(event.response or "no response", _error(event, event.retryable))
+        case ev.ResponseRejected():
+            status = f"HTTP {event.status}" if event.status else event.reason or "refused"
+            return _because(status, _error(event, event.retryable))
+        case _:
+            assert_never(event)
+
+
+def _error(event: ev.ResponseFailed | ev.ResponseRejected, retryable: bool) -> str:
+    said = text(event.error or {}, "message") or text(event.error or {}, "code") or ""
+    return f"{said} ({'may be retried' if retryable else 'final'})".strip()
+
+
+def usage_words(usage: JsonObject | None) -> str:
+    """The tokens of a response."""
+    if not usage:
+        return ""
+    cached = integer(obj(usage, "input_tokens_details"), "cached_tokens")
+    of_these = f" ({cached} cached)" if cached else ""
+    given, made = integer(usage, "input_tokens"), integer(usage, "output_tokens")
+    return f"{given or 0} tokens in{of_these}, {made or 0} out"
+
+
+def _call(event: ev.CallEvent) -> str:
+    match event:
+        case ev.CallRequested() | ev.CallDeferred():
+            return event.call
+        case ev.CallApproved() | ev.CallUncertain():
+            return _because(event.call, event.reason)
+        case ev.CallRejected() | ev.CallAbandoned():
+            return _because(event.call, event.reason)
+        case ev.CallStarted():
+            return f"{event.call}, run {event.run}" if event.run > 1 else event.call
+        case ev.CallProgressed():
+            said = ", ".join(f"{key}={value}" for key, value in event.data.items())
+            return f"{event.call}: {said}"
+        case ev.CallAnswered():
+            failed = " failed" if event.failed else ""
+            return f"{event.call}{failed}: {output_words(event.item)}"
+        case _:
+            assert_never(event)
+
+
+def _note(event: ev.NoteEvent) -> str:
+    match event:
+        case ev.TransportSwitched():
+            return _because(f"from {event.before} to {event.after}", event.reason)
+        case ev.ProviderNoted():
+            return " ".join(filter(None, (event.kind, event.text)))
+        case ev.SteerSubmitted():
+            return f"{len(event.items)} items offered to {event.response}"
+        case ev.SteerAccepted():
+            return f"taken by {event.response}"
+        case ev.SteerPending():
+            return f"{event.response} waits for {len(event.required)} items"
+        case ev.SteerFailed():
+            return _because(event.response, text(event.error or {}, "message"))
+        case _:
+            assert_never(event)
+
+
+def _because(what: str, reason: str | None) -> str:
+    return f"{what}: {reason}" if reason else what
