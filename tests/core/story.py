@@ -124,8 +124,11 @@ class Story:
         self.do(BeginTurn(turn=turn, key=key, digest="d", items=items, abandon=refused))
         return self
 
-    def plan(self, model: str | None = "m", **reach: bool) -> Plan:
-        return plan(self.state, Reach(now=self.now, model=model, **reach))
+    def plan(
+        self, model: str | None = "m", *, remembers: bool = False, stored_ids: bool = True
+    ) -> Plan:
+        reach = Reach(now=self.now, model=model, remembers=remembers, stored_ids=stored_ids)
+        return plan(self.state, reach)
 
     def prepare(
         self,
@@ -186,6 +189,9 @@ class Story:
         attempt = self.state.attempt
         assert attempt is not None
         refused = ev.ResponseRejected(attempt=attempt.id, status=429, retryable=True)
+        if chain_lost:
+            gone: JsonObject = {"code": "previous_response_not_found"}
+            refused = ev.ResponseRejected(attempt=attempt.id, status=400, error=gone)
         self.do(Finish(outcome=outcome or refused, chain_lost=chain_lost))
         return self
 

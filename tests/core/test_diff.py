@@ -18,12 +18,10 @@ entries = st.integers(0, 6).map(lambda n: said(f"m{n}", "x")) | st.sampled_from(
 
 
 def unique(items: list[JsonObject]) -> list[JsonObject]:
-    seen: set[object] = set()
-    return [
-        item
-        for item in items
-        if "id" not in item or not (item["id"] in seen or seen.add(item["id"]))
-    ]
+    found: dict[object, JsonObject] = {}
+    for place, item in enumerate(items):
+        found.setdefault(item.get("id", place), item)
+    return list(found.values())
 
 
 @given(st.lists(entries).map(unique), st.lists(entries).map(unique))
