@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup demo test lint ruff-check ruff-format types mypy pyright schema coverage \
-	format requirements clean
+	bench format requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,9 @@ coverage: $(READY) ## the tests alone, with their coverage
 	$(RUN) -m coverage run -m pytest
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
+
+bench: $(READY) ## what a turn costs, beside the floors under it
+	$(RUN) benchmarks/turns.py
 
 format: $(READY) ## let ruff fix and format what it can
 	$(RUN) -m ruff check --fix
