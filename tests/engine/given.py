@@ -10,9 +10,10 @@ from typing import Literal, TypeVar
 
 import turnlog
 from turnlog import events as ev
-from turnlog.canonical import JsonObject, objects, text
+from turnlog.canonical import JsonObject, objects
 from turnlog.conversation import Conversation
 from turnlog.draft import Ambient
+from turnlog.items import output_text, refusal_text, type_of
 from turnlog.ports import Transport
 from turnlog.recovery import OnUnknown
 from turnlog.store import MemoryStore
@@ -115,12 +116,9 @@ def said(body: JsonObject) -> list[str]:
 
 
 def _word(item: JsonObject) -> str:
-    kind = text(item, "type") or "message"
-    if kind != "message":
-        return kind
-    return "".join(
-        text(part, "text") or text(part, "refusal") or "" for part in objects(item, "content")
-    )
+    if type_of(item) != "message":
+        return type_of(item)
+    return output_text(item) or refusal_text(item)
 
 
 async def collect(updates: AsyncIterator[Update]) -> list[Update]:
