@@ -66,10 +66,9 @@ def test_without_x_the_address_of_the_file_counts(path: Path) -> None:
 
 
 def test_the_sql_can_be_read_before_it_is_run(path: Path) -> None:
-    here = config(path)
+    here, output = config(path), StringIO()
+    here.output_buffer = output
     command.upgrade(here, "head", sql=True)
-    output = here.output_buffer
-    assert isinstance(output, StringIO)
     assert "CREATE TABLE events" in output.getvalue()
     assert not path.exists()
 

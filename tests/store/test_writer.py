@@ -73,9 +73,7 @@ async def test_what_does_not_fit_fails_alone(store: SqlStore) -> None:
     again = store.append(bad.write(begun(), turn="t"))
     item = {"type": "message", "role": "user", "content": "x", "id": "\ud800"}
     odd = store.append(Author("odd").write(added("k", item=item)))
-    results = await asyncio.gather(
-        again, store.append(good.begin()), odd, return_exceptions=True
-    )
+    results = await asyncio.gather(again, store.append(good.begin()), odd, return_exceptions=True)
     assert [type(one) for one in results] == [InvalidInput, Appended, InvalidInput]
     followed = await store.follow({})
     assert [position for _, position, _ in followed] == [1, 2, 3]
@@ -163,7 +161,7 @@ async def test_a_read_that_is_overtaken_by_closing_ends(path: Path) -> None:
     await asyncio.sleep(0)
     await store.close()
     results = await asyncio.gather(*reads, return_exceptions=True)
-    assert all(result == [] or isinstance(result, Closed) for result in results)
+    assert all(result == [] or isinstance(result, Closed) for result in results), results
 
 
 async def test_opening_that_is_cancelled_leaves_nothing_open(path: Path) -> None:

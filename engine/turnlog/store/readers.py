@@ -14,7 +14,7 @@ from typing import TypeVar, cast
 
 import aiosqlite
 
-from ..errors import Closed, InvalidInput
+from ..errors import Closed, InvalidInput, TurnlogError
 from .faults import translate
 from .reads import Rows, Steps
 
@@ -54,21 +54,25 @@ class Readers:
                     await connection.execute_fetchall("ROLLBACK")
             finally:
                 pool.give(connection)
-        except sqlite3.Error as error:
-            raise translate(error, self._name) from error
         except UnicodeEncodeError as error:
             raise InvalidInput(f"not valid text: {error}") from error
-        except ValueError as error:
-            raise Closed("the store was closed while it was read") from error
+        except (sqlite3.Error, ValueError) as error:
+            raise self._translated(error) from error
 
     async def data_version(self) -> int:
         """A number that changes when anybody commits; it compares within one event loop."""
         pool = await self._pool()
         try:
             rows = await (await pool.watch()).execute_fetchall("PRAGMA data_version")
-        except sqlite3.Error as error:
-            raise translate(error, self._name) from error
+        except (sqlite3.Error, ValueError) as error:
+            raise self._translated(error) from error
         return int(next(iter(rows))[0])
+
+    def _translated(self, error: sqlite3.Error | ValueError) -> TurnlogError:
+        """Our error; a connection that was closed under a reader says so in several ways."""
+        if isinstance(error, sqlite3.Error) and not self._closed:
+            return translate(error, self._name)
+        return Closed("the store was closed while it was read")
 
     async def close(self) -> None:
         """Finish what is being read, and close every connection."""
