@@ -8,7 +8,7 @@ behind the last thing that it saw. `BOT_DATABASE` names the database.
 
 import json
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -68,36 +68,44 @@ async def send(request: Request, chat: str, message: Message) -> dict[str, str]:
 
 
 @app.get("/chats/{chat}")
-async def history(request: Request, chat: str) -> list[dict[str, str]]:
-    """What was said, without the answer of an open turn: `updates` tells that from its start."""
+async def history(request: Request, chat: str) -> dict[str, object]:
+    """What was said, and the cursor behind it: the answer of an open turn is left to `updates`."""
     found = await conversation(request, chat)
     try:
-        is_open = (await found.state()).turn is not None
+        state = await found.state()
     except NotFound:
-        return []
-    said = [item for item in await found.items() if item.type == "message"]
-    while is_open and said and said[-1].role != "user":
-        said.pop()
-    return [{"role": item.role or "", "text": item.text} for item in said]
+        return {"messages": [], "cursor": str(turnlog.Cursor())}
+    said = [item for item in await (await found.at(version=state.version)).items() if item.text]
+    version = state.version
+    if state.turn is not None:
+        version = (await found.turns(last=1))[0].started
+        while said and said[-1].role != "user":
+            said.pop()
+    messages = [{"role": item.role, "text": item.text} for item in said]
+    return {"messages": messages, "cursor": str(turnlog.Cursor(version))}
 
 
 @app.get("/chats/{chat}/updates")
 async def updates(
-    request: Request, chat: str, last_event_id: Annotated[str | None, Header()] = None
+    request: Request,
+    chat: str,
+    after: str,
+    last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
-    """Server-sent events of the open turn; a browser that reconnects says where it was."""
+    """What came behind a cursor, and then comes; a browser that reconnects says where it was."""
     found = await conversation(request, chat)
-    return StreamingResponse(events(found, last_event_id), media_type="text/event-stream")
+    told = events(found.attach(after=last_event_id or after))
+    return StreamingResponse(told, media_type="text/event-stream")
 
 
-async def events(chat: turnlog.Conversation, after: str | None) -> AsyncGenerator[str]:
-    """Updates as server-sent events: their ids are cursors."""
-    async for update in chat.attach(after=after):
+async def events(updates: AsyncIterable[turnlog.Update]) -> AsyncGenerator[str]:
+    """Updates as server-sent events, whose ids are cursors."""
+    async for update in updates:
         match update.type:
             case "text.delta":
                 said = {"type": update.type, "text": update.delta}
-            case "call.started" | "call.answered":
-                said = {"type": update.type, "call": update.call, "name": update.name or ""}
+            case "call.started":
+                said = {"type": update.type, "text": update.name or ""}
             case "retracted" | "turn.done":
                 said = {"type": update.type, "text": update.reason or ""}
             case _:
