@@ -215,7 +215,7 @@ def tapes(draw: st.DrawFn) -> Tape:
     """A turn of some attempts: some are lost, the others come to an end, the last in any case."""
     tape = Tape()
     tape.tell(ev.TurnStarted(key="k", digest="d"))
-    endings = [*draw(st.lists(st.sampled_from(ANY), max_size=3))]
+    endings: list[Ending] = [*draw(st.lists(st.sampled_from(ANY), max_size=3))]
     endings.append(draw(st.sampled_from(ENDINGS)))
     for number, ending in enumerate(endings):
         draw_attempt(draw, tape.attempt(f"a{number}"), ending)
