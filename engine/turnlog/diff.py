@@ -167,11 +167,8 @@ def apply(old: Sequence[JsonObject], differences: Sequence[Difference]) -> list[
     """The second context, from the first and the differences."""
     result: list[JsonObject] = []
     for difference in differences:
-        match difference:
-            case Kept(old=place):
-                result.append(old[place])
-            case Edited(item=item) | Added(item=item):
-                result.append(item)
-            case Removed():
-                pass
+        if isinstance(difference, Kept):
+            result.append(old[difference.old])
+        elif not isinstance(difference, Removed):
+            result.append(difference.item)
     return result

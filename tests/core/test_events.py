@@ -9,7 +9,21 @@ import pytest
 
 from turnlog import events as ev
 from turnlog.canonical import JsonObject
-from turnlog.errors import ConfigurationError, InvalidInput, NotFound, TurnlogError
+from turnlog.errors import (
+    Busy,
+    ConfigurationError,
+    IdempotencyMismatch,
+    ImportFailed,
+    InvalidInput,
+    NotFound,
+    NotSent,
+    OutputInvalid,
+    RequestOpen,
+    TurnFailed,
+    TurnlogError,
+    VersionConflict,
+    Waiting,
+)
 from turnlog.events import OUTCOMES, TAGS, tag_of
 from turnlog.state import State
 
@@ -58,6 +72,25 @@ def test_default_objects_are_not_shared() -> None:
     empty: list[JsonObject] = [one.metadata, other.metadata, one.extra, other.extra]
     assert len({id(value) for value in empty}) == 4
     assert State(id="a").metadata is not State(id="b").metadata
+
+
+def test_errors_carry_what_a_program_needs() -> None:
+    """The message names the thing; the attributes are for programs."""
+    assert Busy("x", turn="t").turn == Waiting("x", turn="t").turn == "t"
+    assert RequestOpen("x", nearest=4).nearest == 4
+    assert IdempotencyMismatch("x", turn="t").turn == "t"
+    conflict = VersionConflict("c", expected=3, actual=5)
+    assert (conflict.conversation, conflict.expected, conflict.actual) == ("c", 3, 5)
+    assert str(conflict) == "conversation 'c' is at version 5, not 3: read it again and retry"
+    assert (str(ImportFailed("bad", line=3)), ImportFailed("bad", line=3).line) == (
+        "line 3: bad",
+        3,
+    )
+    assert (str(ImportFailed("bad")), ImportFailed("bad").line) == ("bad", None)
+    assert NotSent("x", status=403).status == 403
+    failed = TurnFailed("x", result=1, code="c", status=500)
+    assert (failed.result, failed.code, failed.status) == (1, "c", 500)
+    assert OutputInvalid("x", text="said").text == "said"
 
 
 def test_errors_are_also_what_python_calls_them() -> None:
