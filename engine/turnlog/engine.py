@@ -46,6 +46,7 @@ class Outgoing:
 
     attempt: str
     version: int
+    transport: str
     body: JsonObject
     parent: Parent | None
 
@@ -201,7 +202,11 @@ class Engine:
         (recorded,) = draft.do(Prepare(request=prepared))
         parent = None if isinstance(found, Full) else found.parent
         return Outgoing(
-            attempt=prepared.attempt, version=recorded.version, body=built, parent=parent
+            attempt=prepared.attempt,
+            version=recorded.version,
+            transport=prepared.transport,
+            body=built,
+            parent=parent,
         )
 
     def _reach(self, state: State, model: str) -> Reach:

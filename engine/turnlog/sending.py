@@ -21,6 +21,9 @@ from .reception import Reception
 from .request import revealed
 from .settling import finish
 
+FINAL = frozenset({400, 401, 403, 404, 405, 422, 426})
+"""Refusals of an upgrade that no repetition changes."""
+
 CHECKPOINT_SECONDS = 0.25
 CHECKPOINT_POINTS = 2048
 """Text is checkpointed at the latest after this long, or this many code points (law 1)."""
@@ -43,7 +46,8 @@ class Sending:
         try:
             await self._receive()
         except NotSent as error:
-            outcome = _never_sent(self.outgoing.attempt, error)
+            other_way = self.held.engine.transport.name != self.outgoing.transport
+            outcome = never_sent(self.outgoing.attempt, error, other_way=other_way)
         except (Unheard, Lost) as error:
             outcome = self.reception.interrupted(str(error))
         except Closed:
@@ -83,13 +87,14 @@ class Sending:
         if self.reception.notes or self.reception.unsaved() >= CHECKPOINT_POINTS:
             self._flush_now()
         elif self._timer is None and self.reception.unsaved():
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(CHECKPOINT_SECONDS, self._flush_now)
+            self._start_timer()
 
     def _flush_now(self) -> None:
         self._stop_timer()
         if self._flush is None or self._flush.done():
             self._flush = asyncio.create_task(self._save())
+        else:
+            self._start_timer()
 
     async def _save(self) -> None:
         notes = (*self.reception.take_notes(), *self.reception.take_checkpoints())
@@ -101,17 +106,25 @@ class Sending:
         if self._flush is not None:
             await self._flush
 
+    def _start_timer(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(CHECKPOINT_SECONDS, self._flush_now)
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
-def _never_sent(attempt: str, error: NotSent) -> ev.ResponseRejected:
-    """Nothing reached the provider; only a refused key makes another try useless (W-32)."""
+def never_sent(attempt: str, error: NotSent, *, other_way: bool) -> ev.ResponseRejected:
+    """Nothing reached the provider: try again, unless the refusal was final (law 10, W-32).
+
+    A WebSocket that is refused may still go by HTTP; a refused key may not.
+    """
+    final = error.status == 401 or (error.status in FINAL and not other_way)
     return ev.ResponseRejected(
         attempt=attempt,
         error={"message": str(error)} | ({"status": error.status} if error.status else {}),
         reason="not_sent",
-        retryable=error.status != 401,
+        retryable=not final,
     )
