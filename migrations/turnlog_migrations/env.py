@@ -62,9 +62,8 @@ def _online() -> None:
         _run(given)
         return
     engine = create_engine(_address(), poolclass=pool.NullPool)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _manual)
-        event.listen(engine, "begin", _begin)
+    event.listen(engine, "connect", _manual)
+    event.listen(engine, "begin", _begin)
     with engine.connect() as connection:
         _run(connection)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from turnlog.errors import NotFound
 from turnlog.ports import Store
 from turnlog.store import MemoryStore, SqlStore, open_store
-from turnlog.testing.store_contract import StoreContract
+from turnlog.testing.store_contract import StoreContract, raises
 
 
 class TestMemory(StoreContract):
@@ -42,3 +43,13 @@ class TestSqlite(StoreContract):
 
 class TestSqlitePartitions(TestSqlite):
     partitions = 4
+
+
+async def test_the_suite_says_what_it_needs() -> None:
+    suite = StoreContract()
+    await raises(NotImplementedError, suite.open())
+    store = await open_store(":memory:")
+    await raises(NotImplementedError, suite.beside(store))
+    with pytest.raises(AssertionError, match="NotFound was not raised"):
+        await raises(NotFound, store.head("c"))
+    await store.close()

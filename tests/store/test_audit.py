@@ -95,12 +95,24 @@ async def test_a_head_that_cannot_be_read_is_folded_again(path: Path, store: Sql
         "UPDATE turns SET state_format = 0",
         "UPDATE turns SET state = x'7b'",
     ):
+        await store.rebuild("c")
         tamper(path, statement)
         head = await store.head("c")
         assert head is not None and head.state == state
         assert await store.turn("c", id="t") == wanted
         fork = await store.head("fork")
         assert fork is not None and fork.state.fork is not None
+
+
+async def test_a_long_log_is_followed_in_pages(path: Path, store: SqlStore) -> None:
+    author = Author("c")
+    await store.append(author.begin())
+    await store.append(author.write(*(added(f"k{number}") for number in range(600))))
+    tamper(path, "UPDATE conversations SET head_format = 0")
+    head = await store.head("c")
+    assert head is not None and head.state == author.state
+    (finding,) = await store.check("c")
+    assert "head_format" in finding.problem
 
 
 async def test_a_log_with_a_gap_cannot_be_folded(path: Path, store: SqlStore) -> None:

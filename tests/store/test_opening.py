@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -228,7 +228,7 @@ async def test_read_only_sees_what_others_write(path: Path, store: SqlStore) -> 
 
 
 @contextlib.contextmanager
-def somebody() -> Iterator[Path]:
+def somebody() -> Generator[Path]:
     """A directory for a user who may not write everywhere: root may."""
     directory = Path(tempfile.mkdtemp())
     root = os.geteuid() == 0
@@ -274,7 +274,7 @@ async def test_a_file_that_cannot_be_written_is_read_only() -> None:
 
 async def test_owners_need_a_directory(path: Path) -> None:
     path.with_name("log.db-owners").write_text("in the way")
-    with pytest.raises(StoreUnavailable, match="log.db-owners"):
+    with pytest.raises(StoreUnavailable, match=r"log\.db-owners"):
         await opened(path)
 
 
@@ -329,6 +329,19 @@ def test_a_forked_child_has_no_store(path: Path) -> None:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout.count("child the store belongs to the parent process") == 2
     assert "parent 0 1" in done.stdout
+
+
+async def test_a_file_that_is_gone_is_unavailable(path: Path) -> None:
+    store = await opened(path)
+    moved = path.rename(path.with_name("moved.db"))
+    for _ in range(2):
+        for doing in (store.head("c"), store.changed(0.01)):
+            with pytest.raises(StoreUnavailable):
+                await doing
+    moved.rename(path)
+    assert await store.head("c") is None
+    await store.changed(0)
+    await store.close()
 
 
 async def test_a_closed_store_stays_closed(path: Path) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import random
 import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from .files import behind, opened
 
 
 @contextlib.contextmanager
-def small_files(size: int) -> Iterator[None]:
+def small_files(size: int) -> Generator[None]:
     """No file can grow beyond a size, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -94,6 +94,13 @@ async def test_a_mistake_of_ours_reaches_its_caller_and_nobody_else(path: Path) 
     with pytest.raises(ZeroDivisionError):
         await writer.submit(mistake)
     assert await writer.submit(fine) == Appended(7)
+    with pytest.raises(ZeroDivisionError):
+        await writer.submit(mistake)
+    moved = path.rename(path.with_name("moved.db"))
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await writer.submit(fine)
+    moved.rename(path)
     writer.stop()
     writer.stop()
     with pytest.raises(Closed):
@@ -115,6 +122,8 @@ async def test_appends_come_from_any_event_loop(store: SqlStore) -> None:
     versions = await asyncio.gather(*(asyncio.to_thread(elsewhere, n) for n in range(4)))
     assert versions == [1, 1, 1, 1]
     assert len(await store.conversations()) == 4
+    assert await asyncio.to_thread(elsewhere, 5) == 1
+    assert await asyncio.to_thread(elsewhere, 6) == 1
 
 
 async def test_a_caller_whose_loop_is_gone_is_not_missed(path: Path) -> None:

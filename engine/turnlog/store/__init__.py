@@ -74,7 +74,7 @@ async def _open(settings: Settings) -> SqlStore:
     except BaseException:
         writer.stop()
         raise
-    return SqlStore(settings, opened.reads, _readers(settings, "rw"), writer, bell)
+    return SqlStore(settings, opened.reads, _readers(settings), writer, bell)
 
 
 async def _open_readonly(settings: Settings) -> SqlStore:
@@ -84,11 +84,11 @@ async def _open_readonly(settings: Settings) -> SqlStore:
             f"{settings.path} is at schema {revision or 'none'}, not {REVISION}:"
             " open it once without readonly=True, or run `turnlog migrate`"
         )
-    return SqlStore(settings, Reads(partitions), _readers(settings, "ro"), None, Bell())
+    return SqlStore(settings, Reads(partitions), _readers(settings), None, Bell())
 
 
-def _readers(settings: Settings, mode: Literal["ro", "rw"]) -> Readers:
-    return Readers(address(settings.path, mode), settings.busy_timeout, str(settings.path))
+def _readers(settings: Settings) -> Readers:
+    return Readers(address(settings.path, "ro"), settings.busy_timeout, str(settings.path))
 
 
 def migrate(path: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> tuple[str | None, str]:

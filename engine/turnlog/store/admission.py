@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from ..canonical import GENESIS, chain
 from ..errors import IdConflict, InvalidInput, NotFound, StaleEpoch, VersionConflict
@@ -168,6 +169,8 @@ def _lease(
         case "keep" | "release":
             if stored.owner == me and append.epoch == stored.epoch:
                 return stored.epoch, me if append.lease == "keep" else None
+        case _:
+            assert_never(append.lease)
     raise StaleEpoch(
         f"the lease of {append.conversation!r} is at epoch {stored.epoch},"
         f" held by {stored.owner or 'nobody'}: read the head again"

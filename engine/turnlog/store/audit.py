@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 from ..canonical import GENESIS
 from ..errors import NotFound, StoreCorrupt
@@ -53,6 +53,8 @@ class Derived:
                     self.calls.pop(call.id, None)
                     if not call.settled:
                         self.calls[call.id] = rows.call_values(call)
+                case _:
+                    assert_never(change)
 
 
 def derive(reads: Reads, conversation: str) -> Steps[tuple[Derived, Finding | None]]:

@@ -36,9 +36,4 @@ class Bell:
         for waiter in waiting:
             # A loop that was closed under its waiter has nobody left to wake.
             with contextlib.suppress(RuntimeError):
-                waiter.get_loop().call_soon_threadsafe(_wake, waiter)
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+                waiter.get_loop().call_soon_threadsafe(waiter.set_result, None)

@@ -94,20 +94,6 @@ class Opened:
         self._connection.execute("BEGIN IMMEDIATE")
         return self._connection
 
-    def commit(self) -> None:
-        """Commit; raises sqlite3.Error where it is unknown whether that happened."""
-        if self._connection is not None:
-            self._connection.execute("COMMIT")
-
-    def roll_back(self) -> None:
-        """Give up the transaction; where not even that works, the connection."""
-        if self._connection is None or not self._connection.in_transaction:
-            return
-        try:
-            self._connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            self.drop()
-
     def drop(self) -> None:
         """Let go of a connection in an unknown state; the next transaction connects again."""
         connection, self._connection = self._connection, None
@@ -117,7 +103,8 @@ class Opened:
     def close(self) -> None:
         """Move what is in the write-ahead log to the file, and end the owner's life."""
         if self._connection is not None:
-            # Readers in other processes may keep it from being moved now; it is safe as it is.
+            # Others may keep it from being moved now; it is safe where it is.
+            self._connection.execute("PRAGMA busy_timeout = 0")
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self.drop()
@@ -203,7 +190,7 @@ def _bury_the_dead(settings: Settings, opened: Opened) -> None:
     for (owner,) in connection.execute(statements.OWNERS).fetchall():
         if opened.dead(owner) and not _owns(connection, opened.reads.partitions, owner):
             connection.execute(statements.DROP_OWNER, {"owner": owner})
-    opened.commit()
+    connection.execute("COMMIT")
 
 
 def _owns(connection: sqlite3.Connection, partitions: int, owner: str) -> bool:

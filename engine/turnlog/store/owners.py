@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import InvalidInput, StoreReadOnly, StoreUnavailable
@@ -22,8 +22,14 @@ if sys.platform == "win32":  # pragma: no cover - the other branch runs on every
     def _lock(file: int, *, shared: bool = False) -> None:
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
 
+    def _when_forked(call: Callable[[], None]) -> None:
+        """Nothing is forked here."""
+
 else:
     import fcntl
+
+    def _when_forked(call: Callable[[], None]) -> None:
+        os.register_at_fork(after_in_child=call)
 
     def _lock(file: int, *, shared: bool = False) -> None:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -83,8 +89,7 @@ def after_fork() -> None:
         lock.forget()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=after_fork)
+_when_forked(after_fork)
 
 
 class Owners:

@@ -10,7 +10,7 @@ inherited place, a tombstone (a row without an item) says so.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from ..index import Change, Close, Put, Shift
 from ..ports import Placed
@@ -122,6 +122,8 @@ class Editor:
                     self._bury(change.ordinal, change.version)
                 case Shift():
                     self._shift(change)
+                case _:
+                    assert_never(change)
 
     def _put(self, put: Put) -> None:
         self._leave(put.ordinal, put.version)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import TypeVar, cast
 
 import aiosqlite
@@ -23,7 +23,8 @@ T = TypeVar("T")
 SIZE = 3
 """How many connections an event loop has for reading."""
 
-Connect = Callable[[], Awaitable[aiosqlite.Connection]]
+Opening = asyncio.Task[aiosqlite.Connection]
+Connect = Callable[[], Coroutine[None, None, aiosqlite.Connection]]
 
 
 class Readers:
@@ -42,28 +43,23 @@ class Readers:
         Raises StoreUnavailable, StoreCorrupt and Closed.
         """
         pool = await self._pool()
+        taken = await pool.take()
         try:
-            connection = await pool.take()
-            try:
-                if not snapshot:
-                    return await _drive(connection, steps)
-                try:
-                    await connection.execute_fetchall("BEGIN")
-                    return await _drive(connection, steps)
-                finally:
-                    await connection.execute_fetchall("ROLLBACK")
-            finally:
-                pool.give(connection)
+            connection = await asyncio.shield(taken)
+            return await (_drive_in_one if snapshot else _drive)(connection, steps)
         except UnicodeEncodeError as error:
             raise InvalidInput(f"not valid text: {error}") from error
         except (sqlite3.Error, ValueError) as error:
             raise self._translated(error) from error
+        finally:
+            pool.give(taken)
 
     async def data_version(self) -> int:
         """A number that changes when anybody commits; it compares within one event loop."""
         pool = await self._pool()
         try:
-            rows = await (await pool.watch()).execute_fetchall("PRAGMA data_version")
+            connection = await asyncio.shield(pool.watch())
+            rows = await connection.execute_fetchall("PRAGMA data_version")
         except (sqlite3.Error, ValueError) as error:
             raise self._translated(error) from error
         return int(next(iter(rows))[0])
@@ -93,77 +89,63 @@ class Readers:
         return self._pools[loop]
 
     async def _connect(self) -> aiosqlite.Connection:
-        connection = await aiosqlite.connect(
+        return await aiosqlite.connect(
             self._address,
             uri=True,
             timeout=self._timeout,
             isolation_level=None,
             cached_statements=256,
         )
-        try:
-            await connection.execute_fetchall("PRAGMA query_only = ON")
-        except BaseException:
-            await connection.close()
-            raise
-        return connection
 
 
 class _Pool:
-    """The connections of one event loop."""
+    """The connections of one event loop, each as the task that opened it.
+
+    A task that is cancelled while it opens a connection would leak it, so that a caller who goes
+    away leaves the opening to the next one.
+    """
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
         self._slots = asyncio.Semaphore(SIZE)
-        self._idle: list[aiosqlite.Connection] = []
-        self._all: list[asyncio.Task[aiosqlite.Connection]] = []
-        self._watch: asyncio.Task[aiosqlite.Connection] | None = None
+        self._idle: list[Opening] = []
+        self._all: list[Opening] = []
+        self._watch: Opening | None = None
 
-    async def take(self) -> aiosqlite.Connection:
+    async def take(self) -> Opening:
         """An idle connection, or a new one, or the next that comes back."""
         await self._slots.acquire()
-        if self._idle:
-            return self._idle.pop()
-        opening = self._open()
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            # A connection that is cancelled while it opens would leak: it opens for the next one.
-            opening.add_done_callback(self._opened)
-            raise
-        except BaseException:
-            self._slots.release()
-            raise
+        return self._idle.pop() if self._idle else self._open()
 
-    def give(self, connection: aiosqlite.Connection) -> None:
-        """Take a connection back."""
-        self._idle.append(connection)
+    def give(self, taken: Opening) -> None:
+        """Take a connection back, unless it could not be opened."""
+        if not _failed(taken):
+            self._idle.append(taken)
         self._slots.release()
 
-    async def watch(self) -> aiosqlite.Connection:
+    def watch(self) -> Opening:
         """The connection on which changes are watched for."""
-        if self._watch is None or (self._watch.done() and self._watch.exception() is not None):
+        if self._watch is None or _failed(self._watch):
             self._watch = self._open()
-        return await asyncio.shield(self._watch)
+        return self._watch
 
     async def close(self) -> None:
         """Close them all; from another event loop too, where that of the pool was closed."""
         here = asyncio.get_running_loop()
-        for task in self._all:
-            if task.get_loop() is here:
-                await asyncio.wait([task])
-            if task.done() and not task.cancelled() and task.exception() is None:
-                await task.result().close()
+        opening = [one for one in self._all if one.get_loop() is here and not one.done()]
+        await asyncio.gather(*opening, return_exceptions=True)
+        for one in self._all:
+            if one.done() and not _failed(one):
+                await one.result().close()
 
-    def _open(self) -> asyncio.Task[aiosqlite.Connection]:
-        task = asyncio.ensure_future(self._connect())
-        self._all.append(task)
-        return task
+    def _open(self) -> Opening:
+        opening = asyncio.ensure_future(self._connect())
+        self._all = [one for one in self._all if not _failed(one)] + [opening]
+        return opening
 
-    def _opened(self, task: asyncio.Task[aiosqlite.Connection]) -> None:
-        if task.cancelled() or task.exception() is not None:
-            self._slots.release()
-        else:
-            self.give(task.result())
+
+def _failed(opening: Opening) -> bool:
+    return opening.done() and (opening.cancelled() or opening.exception() is not None)
 
 
 async def _drive(connection: aiosqlite.Connection, steps: Steps[T]) -> T:
@@ -179,3 +161,12 @@ async def _drive(connection: aiosqlite.Connection, steps: Steps[T]) -> T:
     except StopIteration as stop:
         result: T = stop.value
         return result
+
+
+async def _drive_in_one(connection: aiosqlite.Connection, steps: Steps[T]) -> T:
+    """The same, in one transaction."""
+    try:
+        await connection.execute_fetchall("BEGIN")
+        return await _drive(connection, steps)
+    finally:
+        await connection.execute_fetchall("ROLLBACK")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 from ..errors import StoreCorrupt
 from ..index import CallChanged, Change, TurnClosed, TurnOpened, advance
@@ -78,6 +79,8 @@ class Kept:
                     )
                 case CallChanged():
                     self._change_call(change)
+                case _:
+                    assert_never(change)
 
     def _change_context(self, changes: Sequence[Change]) -> None:
         wanted = of_context(changes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from ..errors import InvalidInput, SchemaMismatch, TurnlogError
 from ..events import Fork
@@ -292,6 +292,8 @@ class Transaction:
                     self._execute(statements.DROP_CALL, {**names, "call": call.id})
                     if not call.settled:
                         self._execute(statements.ADD_CALL, {**names, **rows.call_values(call)})
+                case _:
+                    assert_never(change)
 
     def _execute(self, sql: str, parameters: statements.Parameters) -> None:
         self._connection.execute(sql, parameters)

@@ -28,6 +28,8 @@ GROUP = 256
 
 Work = Callable[[Transaction], Appended]
 
+_UNANSWERED = OutcomeUnknown("the writer ended before it answered: append the same events again")
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -35,7 +37,7 @@ class Job:
 
     work: Work
     future: asyncio.Future[Appended]
-    result: Appended | Exception | None = None
+    result: Appended | Exception = _UNANSWERED
 
 
 class Writer:
@@ -104,16 +106,18 @@ class Writer:
     def _group(self, opened: Opened, jobs: Sequence[Job]) -> None:
         """Write jobs in one transaction; each has its result afterwards, whatever happens."""
         try:
-            if self._write(opened, jobs):
-                self._commit(opened, jobs)
+            connection = opened.begin()
+            if self._write(opened, connection, jobs):
+                self._commit(opened, connection, jobs)
+            else:
+                connection.execute("ROLLBACK")
         except Exception as error:  # each caller is told, whatever it is, and the thread lives on
             failed = translate(error, opened.name) if isinstance(error, sqlite3.Error) else error
             _fail(jobs, failed)
-            opened.roll_back()
+            opened.drop()
 
-    def _write(self, opened: Opened, jobs: Sequence[Job]) -> bool:
+    def _write(self, opened: Opened, connection: sqlite3.Connection, jobs: Sequence[Job]) -> bool:
         """Do what can be done; whether there is something to commit."""
-        connection = opened.begin()
         transaction = Transaction(connection, opened.reads, opened.owner, opened.dead)
         transaction.check_schema()
         for job in jobs:
@@ -122,13 +126,11 @@ class Writer:
             except TurnlogError as error:
                 job.result = error
         transaction.finish()
-        if not transaction.wrote:
-            opened.roll_back()
         return transaction.wrote
 
-    def _commit(self, opened: Opened, jobs: Sequence[Job]) -> None:
+    def _commit(self, opened: Opened, connection: sqlite3.Connection, jobs: Sequence[Job]) -> None:
         try:
-            opened.commit()
+            connection.execute("COMMIT")
         except sqlite3.Error as error:
             unknown = OutcomeUnknown(
                 f"a commit to {opened.name} failed ({error}), and may have happened all the same:"
@@ -161,5 +163,5 @@ def _tell(jobs: Iterable[Job]) -> None:
             continue
         if isinstance(job.result, Appended):
             job.future.set_result(job.result)
-        elif job.result is not None:
+        else:
             job.future.set_exception(job.result)

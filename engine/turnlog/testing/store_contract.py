@@ -21,7 +21,6 @@ from ..errors import (
     InvalidInput,
     NotFound,
     StaleEpoch,
-    TurnlogError,
     VersionConflict,
 )
 from ..index import Change, Close, Put, Shift, advance
@@ -29,7 +28,7 @@ from ..ports import Append, Lease, Placed, Store
 from ..record import NewEvent, Stamp, record
 from ..state import State, branch, start
 
-E = TypeVar("E", bound=TurnlogError)
+E = TypeVar("E", bound=Exception)
 
 
 @dataclass(slots=True)
@@ -460,14 +459,14 @@ class StoreContract:
             author = Author("c")
             await raises(NotFound, store.append(author.write(lease="acquire", epoch=1)))
             await store.append(author.begin())
-            for one, lease, already in (
-                (store, "acquire", False),
-                (store, "acquire", True),
-                (store, "release", False),
-                (store, "release", True),
-            ):
-                assert lease in ("acquire", "release")
-                appended = await one.append(author.write(lease=lease, epoch=1))
+            leases: list[tuple[Lease, bool]] = [
+                ("acquire", False),
+                ("acquire", True),
+                ("release", False),
+                ("release", True),
+            ]
+            for lease, already in leases:
+                appended = await store.append(author.write(lease=lease, epoch=1))
                 assert (appended.version, appended.already) == (1, already)
             await raises(StaleEpoch, other.append(author.write(lease="keep", epoch=1)))
             author.state = replace(author.state, version=5)
