@@ -159,7 +159,8 @@ def play(folder: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        play(Path(sys.argv[1]))  # its files are kept there
+        play(Path(sys.argv[1]))
     else:
         with tempfile.TemporaryDirectory(prefix="turnlog-demo-") as temporary:
             play(Path(temporary))
+        tell("To keep its files and look around: python examples/demo.py FOLDER")
