@@ -9,26 +9,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
 from . import events as ev
+from .agent import Agent
 from .canonical import JsonObject, text
 from .commands import Keyed, Prepare
 from .context import load, requested
 from .draft import Ambient, Draft
 from .errors import NotFound, OutcomeUnknown, VersionConflict
 from .items import FORMAT, has_hosted_effects, refused_output
-from .plan import Delta, Fork, Full, Plan, Reach, plan
+from .plan import Delta as DeltaPlan
+from .plan import Fork, Full, Plan, Reach, plan
 from .ports import Append, Appended, Head, Lease, Store, Transport
 from .record import NewEvent
 from .recovery import OnUnknown, Send
-from .request import body, body_digest, is_stored, model_of, settings_of
+from .request import body, body_digest, is_stored, model_of, sendable, settings_of
 from .state import Call, Parent, State, start, still_holds
-
-if TYPE_CHECKING:
-    from .agent import Agent
-    from .runner import Runner
+from .updates import Delta
+from .watchers import Watchers
 
 Act: TypeAlias = Callable[[Draft], Awaitable[Lease | None]]
 """Puts commands into a draft, and says what becomes of the lease. Called anew on a conflict."""
@@ -51,6 +51,32 @@ class Outgoing:
     parent: Parent | None
 
 
+class Running(Protocol):
+    """A turn that this process runs: what the rest of the engine may ask of its runner."""
+
+    @property
+    def turn(self) -> str:
+        """The turn's id."""
+        ...
+
+    @property
+    def watchers(self) -> Watchers:
+        """Whoever watches it here."""
+        ...
+
+    async def wait(self) -> None:
+        """Wait until the turn ended or waits; raises what stopped the runner, if anything did."""
+        ...
+
+    async def stop(self, reason: str) -> None:
+        """Stop what is under way; the turn is settled with a recorded outcome."""
+        ...
+
+    def streamed(self) -> list[Delta]:
+        """What has streamed of the attempt under way, a delta for each part."""
+        ...
+
+
 @dataclass(slots=True)
 class Engine:
     """What the objects that people hold share: one store, one transport, the agents."""
@@ -60,7 +86,7 @@ class Engine:
     agents: dict[str, Agent]
     ambient: Ambient
     on_unknown: OnUnknown | None = None
-    live: dict[str, Runner] = field(default_factory=dict[str, "Runner"])
+    live: dict[str, Running] = field(default_factory=dict[str, "Running"])
     heads: dict[str, State] = field(default_factory=dict[str, State])
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(
         default_factory=WeakValueDictionary[str, asyncio.Lock]
@@ -179,7 +205,7 @@ class Engine:
         runner = self.live.get(conversation)
         if runner is not None:
             self.heads[conversation] = draft.state
-            runner.held.watchers.tell(draft.events)
+            runner.watchers.tell(draft.events)
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -193,10 +219,14 @@ class Engine:
         reach = self._reach(draft.state, model_of(config, turn))
         state = draft.state if not send.full else _without_parent(draft.state)
         found: Plan = plan(state, reach, await self._older(state, send))
-        if not isinstance(found, (Delta, Fork, Full)):
+        if not isinstance(found, (DeltaPlan, Fork, Full)):
             return None
         items = await requested(self.store, state, found.ranges, draft.events)
-        built = body(config, turn, found, items, self.transport.profile)
+        asked = {(call.kind, call.call_id) for call in state.calls}
+        sent = sendable(items, () if isinstance(found, Full) else asked)
+        if not sent:
+            return None
+        built = body(config, turn, sent, found, self.transport.profile)
         self._note_switch(draft)
         prepared = self._prepared(draft, send, found, built, settings_of(config, turn))
         (recorded,) = draft.do(Prepare(request=prepared))
@@ -244,7 +274,7 @@ class Engine:
         self,
         draft: Draft,
         send: Send,
-        found: Delta | Fork | Full,
+        found: DeltaPlan | Fork | Full,
         built: JsonObject,
         settings: JsonObject,
     ) -> ev.RequestPrepared:

@@ -6,40 +6,14 @@ the next fact (law 11).
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from .commands import Command
 from .draft import Draft
 from .engine import Act, Engine
 from .ports import Lease
-from .record import Recorded
 from .state import State
-from .updates import Delta, HostedUpdate
-
-Seen: TypeAlias = Recorded | Delta | HostedUpdate
-Watch: TypeAlias = "asyncio.Queue[Seen | None]"
-
-
-@dataclass(slots=True)
-class Watchers:
-    """Whoever watches a turn in this process: a queue for each, None at its end."""
-
-    queues: set[Watch] = field(default_factory=set[Watch])
-
-    def add(self) -> Watch:
-        """A queue of what happens from now on."""
-        queue: Watch = asyncio.Queue()
-        self.queues.add(queue)
-        return queue
-
-    def tell(self, seen: Iterable[Seen | None]) -> None:
-        """Pass on what happened."""
-        for one in seen:
-            for queue in self.queues:
-                queue.put_nowait(one)
+from .watchers import Watchers
 
 
 @dataclass(frozen=True, slots=True)

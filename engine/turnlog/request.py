@@ -7,14 +7,14 @@ request goes out (law 15).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import sha256
 
 from . import events as ev
 from .canonical import Json, JsonObject, array, dumps, text
 from .errors import ConfigurationError
 from .inputs import check_parts
-from .items import legal, to_input
+from .items import Pair, legal, to_input
 from .plan import Delta, Fork, Full
 from .ports import Profile
 from .secrets import to_wire
@@ -46,11 +46,19 @@ def is_stored(settings: JsonObject, profile: Profile) -> bool:
     return profile.stored_ids and settings.get("store", profile.store_default) is True
 
 
+def sendable(items: Sequence[JsonObject], asked: Collection[Pair]) -> list[JsonObject]:
+    """What a request holds for items; `asked` are the calls of the chain that it continues.
+
+    Nothing may be left of it, and an empty input is never sent (W-15).
+    """
+    return legal([to_input(item) for item in items], asked)
+
+
 def body(
     config: ev.ConversationConfigured,
     turn: JsonObject,
+    sent: Sequence[JsonObject],
     plan: Delta | Fork | Full,
-    items: Sequence[JsonObject],
     profile: Profile,
 ) -> JsonObject:
     """What `POST /v1/responses` takes, with secrets by name.
@@ -59,12 +67,11 @@ def body(
     (protocol 1.5). Raises ConfigurationError and InvalidInput before anything is sent.
     """
     settings, model = settings_of(config, turn), model_of(config, turn)
-    sent = [to_input(item) for item in items]
     found: dict[str, Json] = {"model": model}
     instructions = text(turn, "instructions") or config.instructions
     if instructions is not None:
         found["instructions"] = instructions
-    found["input"] = legal(sent) if isinstance(plan, Full) else sent
+    found["input"] = sent
     if not isinstance(plan, Full):
         found["previous_response_id"] = plan.parent.response
     if config.tools:

@@ -15,7 +15,7 @@ from . import events as ev
 from .agent import Agent
 from .calling import Calling
 from .canonical import JsonObject
-from .commands import PauseTurn
+from .commands import EndTurn, PauseTurn
 from .draft import Draft
 from .engine import Engine, Outgoing
 from .errors import TurnlogError
@@ -28,6 +28,7 @@ from .sending import Sending
 from .settling import ending, settle_here
 from .state import State
 from .updates import Delta
+from .watchers import Watchers
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,11 @@ class Runner:
     def turn(self) -> str:
         """The turn's id."""
         return self.held.turn
+
+    @property
+    def watchers(self) -> Watchers:
+        """Whoever watches the turn here."""
+        return self.held.watchers
 
     @property
     def _engine(self) -> Engine:
@@ -201,6 +207,9 @@ class Runner:
         async def act(draft: Draft) -> Lease:
             nonlocal outgoing
             outgoing = await self._engine.prepare(draft, step, self._config, self._settings)
+            if outgoing is None and not draft.state.pending:
+                draft.do(EndTurn(outcome="failed", reason="there is nothing left to send"))
+                return "release"
             return "keep"
 
         await self.held.commit(act)

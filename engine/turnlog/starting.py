@@ -16,7 +16,7 @@ from .canonical import Json, JsonObject
 from .commands import BeginTurn, Configure, Start
 from .draft import Draft
 from .engine import Act, Engine, Outgoing
-from .errors import Busy, IdempotencyMismatch, NotFound, NotSupported, StaleEpoch
+from .errors import Busy, IdempotencyMismatch, InvalidInput, NotFound, NotSupported, StaleEpoch
 from .held import Held
 from .inputs import input_digest
 from .ports import Lease, TurnRow
@@ -129,6 +129,8 @@ async def _begin(engine: Engine, conversation: str, given: Input, setup: Setup, 
             )
         )
         outgoing = await engine.prepare(draft, Send(cause="first"), config, given.settings)
+        if outgoing is None:
+            raise InvalidInput("there is nothing to send: an output needs the call that it answers")
         return "acquire"
 
     draft = await acquiring(engine, conversation, act, given.actor)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from .engine import Engine
+from .engine import Engine, Running
 from .events import TurnEnded
-from .held import Watch
 from .narrator import Narrator
 from .record import Recorded
-from .runner import Runner
 from .updates import Cursor, Delta, HostedUpdate, TurnDone, Update
+from .watchers import Watch
 
 
 async def watch(
@@ -25,7 +24,7 @@ async def watch(
     Without a cursor it begins where the open turn (or `turn`) began.
     """
     runner = engine.live.get(conversation)
-    queue = runner.held.watchers.add() if runner is not None else None
+    queue = runner.watchers.add() if runner is not None else None
     try:
         start = await _start(engine, conversation, after, turn)
         narrator = Narrator(after or Cursor(start))
@@ -45,11 +44,11 @@ async def watch(
                     return
     finally:
         if runner is not None and queue is not None:
-            runner.held.watchers.queues.discard(queue)
+            runner.watchers.queues.discard(queue)
 
 
 async def _live(
-    narrator: Narrator, runner: Runner, queue: Watch, version: int
+    narrator: Narrator, runner: Running, queue: Watch, version: int
 ) -> AsyncGenerator[Update]:
     """What has streamed of the attempt under way, and then what comes."""
     for delta in runner.streamed():
