@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,16 @@ import pytest
 from turnlog.errors import NotFound
 from turnlog.ports import Store
 from turnlog.store import MemoryStore, SqlStore, open_store
+from turnlog.store.migrating import upgrade
 from turnlog.testing.store_contract import StoreContract, raises
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with its tables and nothing in them: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "log.db"
+    upgrade(lambda: sqlite3.connect(path, isolation_level=None))
+    return path
 
 
 class TestMemory(StoreContract):
@@ -30,8 +41,9 @@ class TestSqlite(StoreContract):
     partitions = 1
 
     @pytest.fixture(autouse=True)
-    def _file(self, tmp_path: Path) -> None:
+    def _file(self, tmp_path: Path, migrated: Path) -> None:
         self.path = tmp_path / "log.db"
+        shutil.copy(migrated, self.path)
 
     async def open(self) -> Store:
         return await open_store(self.path, partitions=self.partitions, durability="process")

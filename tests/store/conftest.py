@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from turnlog.store import SqlStore
+from turnlog.store.migrating import upgrade
 
 from .files import opened
 
@@ -17,8 +20,17 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "log.db"
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with its tables and nothing in them: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "log.db"
+    upgrade(lambda: sqlite3.connect(path, isolation_level=None))
+    return path
+
+
 @pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqlStore]:
+async def store(path: Path, migrated: Path) -> AsyncIterator[SqlStore]:
+    shutil.copy(migrated, path)
     store = await opened(path)
     yield store
     await store.close()

@@ -332,8 +332,11 @@ def test_a_forked_child_has_no_store(path: Path) -> None:
 
 
 async def test_a_file_that_is_gone_is_unavailable(path: Path) -> None:
-    store = await opened(path)
+    store, other = await opened(path), await opened(path)
     moved = path.rename(path.with_name("moved.db"))
+    with pytest.raises(StoreUnavailable):
+        await other.head("c")
+    await other.close()
     for _ in range(2):
         for doing in (store.head("c"), store.changed(0.01)):
             with pytest.raises(StoreUnavailable):
@@ -346,6 +349,10 @@ async def test_a_file_that_is_gone_is_unavailable(path: Path) -> None:
 
 async def test_a_closed_store_stays_closed(path: Path) -> None:
     store = await opened(path)
+    waiting = asyncio.ensure_future(store.changed(30))
+    await asyncio.wait([waiting], timeout=0.01)
     await asyncio.gather(store.close(), store.close())
     with pytest.raises(Closed):
         await store.head("c")
+    with pytest.raises(Closed):
+        await waiting

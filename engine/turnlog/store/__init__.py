@@ -8,10 +8,11 @@
     schema       the tables                          statements  every statement, compiled once
     admission    whether an append may be written    transaction one write transaction
     places       what stands where in a context      writer      the thread that writes
-    packing      large parts of bodies               reads       every read, as queries
+    packing      large parts of bodies               reads       lists; log_reads the log;
+    wanted       what a caller asks for                          context_reads contexts
     heads, rows  values as rows                      readers     connections that read
     audit        the log against what is beside it   owners      who lives
-    opening, migrating, faults, bell, partition, wanted
+    opening, migrating, faults, bell, partition
 
 The one rule: stores import values and ports only (design section 2).
 """

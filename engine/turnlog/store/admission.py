@@ -46,7 +46,12 @@ def check(append: Append) -> list[bytes]:
             raise InvalidInput(f"event {one.id!r} does not follow the event before it")
         digests.append(digest)
         previous = one.hash
-    if append.events and (append.head.version, append.head.id) != (version, name):
+    head = append.head
+    if previous is not None and (head.id, head.version, head.hash) != (
+        name,
+        version,
+        previous.hex(),
+    ):
         raise InvalidInput(f"the head is not the state of {name!r} at version {version}")
     if append.lease is not None and append.epoch is None:
         raise InvalidInput(f"the lease of {name!r} cannot be decided without an epoch")

@@ -48,7 +48,8 @@ class Derived:
                 case TurnOpened():
                     self.turns[change.turn] = rows.opened(change)
                 case TurnClosed():
-                    self.turns.setdefault(change.turn, {}).update(rows.ended(change))
+                    if change.turn in self.turns:
+                        self.turns[change.turn].update(rows.ended(change))
                 case CallChanged(call=call):
                     self.calls.pop(call.id, None)
                     if not call.settled:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from ..errors import StoreCorrupt
+from ..errors import InvalidInput, StoreCorrupt
 from ..index import CallChanged, Change, TurnClosed, TurnOpened, advance
 from ..ports import Append, Appended, CallRow, Finding, Placed, TurnRow
 from ..record import Recorded, first_broken
@@ -63,6 +63,12 @@ class Kept:
             return None
         return self.source.placed(ordinal, fork.version)
 
+    def check_turns(self, changes: Sequence[Change]) -> None:
+        """Raise InvalidInput where a turn would begin twice."""
+        for change in changes:
+            if isinstance(change, TurnOpened) and change.turn in self.turns:
+                raise InvalidInput(f"turn {change.turn!r} of {self.state.id!r} began already")
+
     def change(self, changes: Sequence[Change]) -> None:
         """Apply what an append changes beside the log."""
         self._change_context(changes)
@@ -71,12 +77,7 @@ class Kept:
                 case TurnOpened():
                     self.turns[change.turn] = _opened(self.state.id, change)
                 case TurnClosed():
-                    self.turns[change.turn] = replace(
-                        self.turns[change.turn],
-                        ended=change.version,
-                        outcome=change.outcome,
-                        state=change.state,
-                    )
+                    self._end_turn(change)
                 case CallChanged():
                     self._change_call(change)
                 case _:
@@ -96,6 +97,13 @@ class Kept:
             history[place] = history[place]._replace(until=until)
         for row in editor.added.values():
             self.history.setdefault(row.ordinal, []).append(row)
+
+    def _end_turn(self, change: TurnClosed) -> None:
+        turn = self.turns.get(change.turn)
+        if turn is not None:
+            self.turns[change.turn] = replace(
+                turn, ended=change.version, outcome=change.outcome, state=change.state
+            )
 
     def _change_call(self, change: CallChanged) -> None:
         call = change.call
@@ -150,6 +158,7 @@ class Shelf:
             if lease is None:
                 return Appended(version, already=True)
             kept = kept or Kept(replace(start(append.conversation), base=append.head.base), source)
+            kept.check_turns(append.changes)
             self._do(append, kept)
             kept.epoch, kept.owner = lease
         self.bell.ring()

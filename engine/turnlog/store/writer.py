@@ -86,8 +86,10 @@ class Writer:
         while (jobs := self._waiting()) is not None:
             self._group(opened, jobs)
             _settle(jobs)
-        opened.close()
-        self.done.set_result(None)
+        try:
+            opened.close()
+        finally:
+            self.done.set_result(None)
 
     def _waiting(self) -> list[Job] | None:
         """Whatever waits now, or None at the end."""

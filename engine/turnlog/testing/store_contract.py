@@ -307,6 +307,7 @@ class StoreContract:
                 replace(append, events=[first, replace(second, hash=first.hash)]),
                 replace(append, events=[replace(first, conversation="d"), second]),
                 replace(append, head=start("c")),
+                replace(append, head=replace(append.head, hash="00" * 32)),
                 replace(append, lease="acquire"),
             ]
             for one in wrong:
@@ -658,6 +659,20 @@ class StoreContract:
             earlier = await store.turns("c", before=latest[-1].started)
             assert [one.turn for one in earlier] == ["t2", "t1", "t0"]
             assert await store.turn("c", id="none") is None
+            assert await store.check("c") == []
+
+    async def test_a_turn_begins_once_and_may_end_without_having_begun(self) -> None:
+        async with self._one() as store:
+            author = Author("c")
+            await store.append(author.begin())
+            await store.append(author.write(ev.TurnEnded(outcome="cancelled"), turn="queued"))
+            assert await store.turns("c") == []
+            await store.append(author.write(begun(), turn="t"))
+            state = author.state
+            await raises(InvalidInput, store.append(author.write(begun("two"), turn="t")))
+            author.state = state
+            await store.append(author.write(begun("two"), turn="u"))
+            assert [one.turn for one in await store.turns("c")] == ["u", "t"]
             assert await store.check("c") == []
 
     async def test_open_calls_are_in_an_inbox(self) -> None:

@@ -1,0 +1,169 @@
+"""Reads of the log, as generators of queries: what to ask is here, how is elsewhere.
+
+The one rule: nothing here does I/O. A generator yields a statement with its parameters and is
+sent the rows; readers run it on aiosqlite, the writer inside its transaction. Versions are pinned
+before rows are read, so that several queries see one state: the log only grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from ..errors import StoreCorrupt
+from ..record import Recorded, decode
+from ..state import State, branch, evolve, start
+from . import heads, statements
+from .packing import references, unpack
+from .partition import partition_of
+from .statements import MANY, Parameters, Value
+
+T = TypeVar("T")
+Rows: TypeAlias = Sequence[tuple[Any, ...]]
+Query: TypeAlias = tuple[str, Parameters]
+Steps: TypeAlias = Generator[Query, Rows, T]
+
+PAGE = 500
+FOREVER = 2**62
+"""Above every version, ordinal and position."""
+
+
+class LogReads:
+    """The log of a database with so many partitions, and the states that follow from it."""
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+
+    def of(self, conversation: str, **more: Value) -> dict[str, Value]:
+        """The parameters that name a conversation's rows, and more."""
+        partition = partition_of(conversation, self.partitions)
+        return {"partition": partition, "conversation": conversation, **more}
+
+    def of_head(self, conversation: str) -> dict[str, Value]:
+        """The parameters that name a conversation's head."""
+        return {"partition": partition_of(conversation, self.partitions), "id": conversation}
+
+    # -- events ----------------------------------------------------------------------------
+
+    def events(
+        self, conversation: str, after: int, until: int | None, limit: int
+    ) -> Steps[list[Recorded]]:
+        """Events in order."""
+        found = yield (
+            statements.EVENTS,
+            self.of(
+                conversation,
+                after=after,
+                until=FOREVER if until is None else until,
+                limit=limit,
+            ),
+        )
+        return (yield from self.decoded(found))
+
+    def pick(self, conversation: str, versions: Sequence[int]) -> Steps[list[Recorded]]:
+        """The events at these versions, in the order of the versions."""
+        found: list[tuple[Any, ...]] = []
+        distinct = list(dict.fromkeys(versions))
+        for place in range(0, len(distinct), MANY):
+            some = statements.many("version", distinct[place : place + MANY])
+            found += yield statements.PICK, self.of(conversation, **some)
+        by_version = {one.version: one for one in (yield from self.decoded(found))}
+        return [by_version[one] for one in versions if one in by_version]
+
+    def follow(
+        self, positions: Mapping[int, int], limit: int
+    ) -> Steps[list[tuple[int, int, Recorded]]]:
+        """Events of all partitions above their positions."""
+        followed: list[tuple[int, int, Recorded]] = []
+        for partition in range(self.partitions):
+            left = limit - len(followed)
+            if left <= 0:
+                break
+            after = positions.get(partition, 0)
+            found = yield (
+                statements.FOLLOW,
+                {"partition": partition, "after": after, "limit": left},
+            )
+            events = yield from self.decoded([row[1:] for row in found])
+            followed += ((partition, row[0], one) for row, one in zip(found, events, strict=True))
+        return followed
+
+    def decoded(self, found: Rows) -> Steps[list[Recorded]]:
+        """Events from their rows; large bodies are put together again."""
+        needed: dict[str, set[bytes]] = {}
+        for row in found:
+            body: bytes | None = row[10]
+            if body is not None and body.startswith(b"\0"):
+                needed.setdefault(row[0], set()).update(references(body))
+        blobs: dict[str, dict[bytes, bytes]] = {}
+        for conversation, digests in needed.items():
+            blobs[conversation] = yield from self._blobs(conversation, sorted(digests))
+        return [_event(row, blobs.get(row[0], {})) for row in found]
+
+    def _blobs(self, conversation: str, digests: Sequence[bytes]) -> Steps[dict[bytes, bytes]]:
+        blobs: dict[bytes, bytes] = {}
+        for place in range(0, len(digests), MANY):
+            some = statements.many("digest", digests[place : place + MANY])
+            rows = yield statements.BLOBS, self.of(conversation, **some)
+            blobs.update((row[0], row[1]) for row in rows)
+        return blobs
+
+    # -- states ----------------------------------------------------------------------------
+
+    def head(self, conversation: str) -> Steps[tuple[State, int, str | None] | None]:
+        """State, epoch and owner."""
+        found = yield statements.HEAD, self.of_head(conversation)
+        if not found:
+            return None
+        version, head, format, epoch, owner = found[0]
+        state = heads.unpack(head, format, version=version)
+        if state is None:
+            state = yield from self.fold(conversation, version)
+        return state, epoch, owner
+
+    def fold(self, conversation: str, until: int) -> Steps[State]:
+        """The state at a version, from the log alone.
+
+        Raises StoreCorrupt where an event of it is missing.
+        """
+        state, after = start(conversation), 0
+        while after < until:
+            page = yield from self.events(conversation, after, until, PAGE)
+            if not page:
+                raise StoreCorrupt(f"event {after + 1} of {conversation!r} is missing")
+            if not after:
+                state = yield from self.beginning(page[0])
+            for one in page:
+                state = evolve(state, one)
+            after = page[-1].version
+        return state
+
+    def beginning(self, first: Recorded) -> Steps[State]:
+        """The state before the first event: empty, or that of a fork (its ancestors folded)."""
+        fork = getattr(first.event, "fork", None)
+        if fork is None:
+            return start(first.conversation)
+        source = yield from self.fold(fork.conversation, fork.version)
+        return branch(source, first.conversation)
+
+
+def _event(row: tuple[Any, ...], blobs: Mapping[bytes, bytes]) -> Recorded:
+    conversation, version, id, tag, schema, time, actor, turn, epoch, salt, stored, hash = row
+    if stored is None or salt is None:
+        raise StoreCorrupt(f"event {version} of {conversation!r} was erased")
+    body = unpack(stored, blobs)
+    return Recorded(
+        conversation=conversation,
+        version=version,
+        id=id,
+        tag=tag,
+        schema=schema,
+        time=time,
+        actor=actor,
+        turn=turn,
+        epoch=epoch,
+        salt=salt,
+        body=body,
+        hash=hash,
+        event=decode(tag, schema, body),
+    )
