@@ -27,6 +27,7 @@ from .configuring import (
     overridden,
 )
 from .context import Item, every, load, state_at, turn_row
+from .decide_calls import find
 from .diff import Difference, diff
 from .draft import Draft
 from .engine import Act, Engine
@@ -87,6 +88,11 @@ class ConversationState:
     metadata: JsonObject
     pending: tuple[Call, ...]
     head: State = field(repr=False)
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where a watcher goes on that has seen everything up to here."""
+        return Cursor(self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +263,15 @@ class Conversation:
             for call in head.pending
         ]
         return summary(head, tuple(calls))
+
+    async def call(self, id: str) -> Call:
+        """A call that is not settled so far, by turnlog's id (as `log.pending` has it).
+
+        Raises NotPending.
+        """
+        head = (await self._engine.head(self.id)).state
+        call = find(head, id)
+        return describe(self._engine, head, call, await self._engine.call_item(head, call))
 
     async def items(self, *, last: int | None = None) -> list[Item]:
         """The context that the model is given, in order; what is not sent so far is part of it."""

@@ -266,7 +266,11 @@ class Engine:
         turn = draft.state.turn
         if before is None or before == after or turn is None:
             return
-        reason = turn.last.message if turn.last is not None and turn.last.message else "chosen"
+        reason = (
+            turn.last.message
+            if turn.last is not None and turn.last.message
+            else "the first choice again"
+        )
         switched = ev.TransportSwitched(before=before, after=after, reason=reason)
         draft.take([NewEvent(event=switched, turn=turn.id)])
 
