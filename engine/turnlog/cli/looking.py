@@ -14,7 +14,7 @@ import typer
 from .options import AsJson, Db, Id, moment, pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from rich.text import Text
 
@@ -146,7 +146,7 @@ def show(
                         screen.data({kind: value})
                 return
             _summary(screen, state)
-            waiting(screen.show, db, state.pending)
+            waiting(screen.show, db, state)
             await _turns(screen, conversation, last)
             await _items(screen, conversation, last)
 
@@ -175,7 +175,7 @@ def _summary(screen: Screen, state: ConversationState) -> None:
     from rich.text import Text
 
     from .screen import safe
-    from .words import when
+    from .words import counted, when
 
     head = state.head
     facts = {
@@ -185,51 +185,62 @@ def _summary(screen: Screen, state: ConversationState) -> None:
         "agent": state.agent,
         "model": state.model,
         "continues": state.parent,
-        "context": f"{state.items} items, {state.turns} turns",
+        "context": f"{counted(state.items, 'item')}, {counted(state.turns, 'turn')}",
         "began": when(head.created),
         "changed": when(head.updated),
         "forked from": f"{head.fork.conversation} at {head.fork.version}" if head.fork else None,
         **{f"metadata {key}": value for key, value in state.metadata.items()},
     }
+    known = {safe(name): _text(value) for name, value in facts.items() if value is not None}
+    if not screen.out.is_terminal:
+        for name, said in {"id": Text(state.id), **known}.items():
+            screen.say(f"{name:<12} {said.plain}")
+        return
     grid = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        if value is not None:
-            said = value if isinstance(value, Text) else Text(safe(str(value)))
-            grid.add_row(Text(safe(name), style="dim"), said)
-    if screen.out.is_terminal:
-        screen.show(Panel(grid, title=Text(state.id, style="bold"), title_align="left"))
-    else:
-        screen.say(state.id)
-        screen.show(grid)
+    for name, said in known.items():
+        grid.add_row(Text(name, style="dim"), said)
+    screen.show(Panel(grid, title=Text(state.id, style="bold"), title_align="left", expand=False))
+
+
+def _text(value: object) -> Text:
+    from rich.text import Text
+
+    from .screen import safe
+
+    return value if isinstance(value, Text) else Text(safe(str(value)))
 
 
 _WHAT_CAN_BE_DONE = {
-    "approval": "turnlog approve {db} {id} {call}   or   reject",
-    "uncertain": "turnlog approve {db} {id} {call} runs it again   or   reject",
-    "deferred": "its answer comes later: `turnlog reject {db} {id} {call}` gives it up",
-    "unbound": "no tool of this name is bound: turnlog resume {db} {id} --agents MODULE:NAME",
+    "approval": "turnlog approve {db} {id} {call}, or reject",
+    "uncertain": "turnlog approve {db} {id} {call} runs it again; or reject",
+    "deferred": "turnlog reject {db} {id} {call} gives it up",
 }
+_GO_ON = "turnlog resume {db} {id} --agents MODULE:NAME"
 
 
-def waiting(show: Callable[[Text], None], db: str, calls: Sequence[Call]) -> None:
+def waiting(show: Callable[[Text], None], db: str, state: ConversationState) -> None:
     """The calls that wait, and what can be done about each."""
     from rich.text import Text
 
     from .screen import safe
     from .words import call_words, given_to
 
-    for call in calls:
-        wait = call.waits_for or "its turn to run"
-        if call.kind == "function_call" and call.waits_for == "unbound":
-            wait = "a tool"
-        words = call_words(call.name, call.kind, given_to(call.raw))
-        line = Text.assemble(
-            ("? ", "yellow"), (safe(words), "bold"), (f"  waits for {wait}", "yellow")
-        )
-        show(line)
-        template = _WHAT_CAN_BE_DONE.get(call.waits_for or "", "turnlog resume {db} {id}")
-        said = template.format(db=db, id=call.conversation, call=call.id)
+    for call in state.pending:
+        what = waits_for(state, call)
+        words = safe(call_words(call.name, call.kind, given_to(call.raw)))
+        show(Text.assemble(("? ", "yellow"), (words, "bold"), (f"  waits: {what}", "yellow")))
+        hint = _WHAT_CAN_BE_DONE.get(what, _GO_ON)
+        said = hint.format(db=db, id=call.conversation, call=call.id)
         show(Text(safe(f"  {said}"), style="dim"))
+
+
+def waits_for(state: ConversationState, call: Call) -> str:
+    """What a call waits for, where nobody has bound its tool: what its turn was paused for."""
+    if call.waits_for != "unbound":
+        return call.waits_for or "to be resumed"
+    if call.status == "requested" and "approval" in (state.paused or ""):
+        return "approval"
+    return "to be resumed with its tool"
 
 
 async def _turns(screen: Screen, conversation: Conversation, last: int) -> None:
@@ -286,6 +297,7 @@ def log(
     """
     from .opening import reading, run
     from .screen import Screen
+    from .words import Timeline
 
     screen = Screen(as_json=as_json)
 
@@ -293,13 +305,15 @@ def log(
         before = 0
         async with reading(db) as opened:
             events = _of_one(opened, id, after, follow) if id else _of_all(opened, follow)
+            timeline = Timeline()
             async for one in events:
+                words = timeline.words(one.event)
                 if turn is not None and one.turn != turn:
                     continue
                 if as_json:
                     screen.data(one)
-                    continue
-                _tell(screen, one, before, named=id is None)
+                else:
+                    _tell(screen, one, words, before, named=id is None)
                 before = one.time
 
     run(work())
@@ -345,11 +359,11 @@ _ALARMS = frozenset(
 )
 
 
-def _tell(screen: Screen, one: Recorded, before: int, *, named: bool) -> None:
+def _tell(screen: Screen, one: Recorded, words: str, before: int, *, named: bool) -> None:
     from rich.text import Text
 
     from .screen import one_line, safe
-    from .words import clock, day, event_words
+    from .words import clock, day
 
     date = day(one.time)
     if not screen.out.is_terminal:
@@ -366,7 +380,7 @@ def _tell(screen: Screen, one: Recorded, before: int, *, named: bool) -> None:
             (f"{time_}  ", "dim"),
             f"{one_line(one.actor, 24):<8}  ",
             (f"{one.tag:<23} ", colour),
-            one_line(event_words(one.event), 400),
+            one_line(words, 400),
         )
     )
 
@@ -408,7 +422,7 @@ def diff(
         for one in found:
             _difference(screen, one)
         counted = Counter(type(one).__name__.lower() for one in found)
-        screen.note(", ".join(f"{count} {kind}" for kind, count in counted.items()) or "both empty")
+        screen.note(", ".join(f"{count} {kind}" for kind, count in counted.items()) or "both are empty")
 
     run(work())
 

@@ -34,10 +34,12 @@ Ids = Annotated[
 def verify(db: Db, ids: Ids = None, *, as_json: AsJson = False) -> None:
     """Check that nothing was changed.
 
-    Every hash is computed again, and what is cached beside the log compared with the log. Exit code 1 where something is wrong.
+    Every hash is computed again, and what is cached beside the log compared with the log. Exit code
+    1 where something is wrong.
     """
     from .opening import reading, run
     from .screen import Screen
+    from .words import counted
 
     screen = Screen(as_json=as_json)
     conversations = events = findings = 0
@@ -50,17 +52,20 @@ def verify(db: Db, ids: Ids = None, *, as_json: AsJson = False) -> None:
                     conversations += 1
                     events += report.events
                     findings += len(report.findings)
-                    status.update(f"verifying: {conversations} conversations, {events} events")
+                    status.update(f"verifying: {counted(events, 'event')}")
                     _findings(screen, report)
 
     run(work())
     if as_json:
-        counted = {"conversations": conversations, "events": events, "ok": not findings}
-        screen.data(counted)
+        total = {"conversations": conversations, "events": events, "ok": not findings}
+        screen.data(total)
     else:
-        said = f"{findings} findings" if findings else "all of it verifies"
+        said = counted(findings, "finding") if findings else "all of it verifies"
         style = "bold red" if findings else "green"
-        screen.say(f"{conversations} conversations, {events} events: {said}", style=style)
+        screen.say(
+            f"{counted(conversations, 'conversation')}, {counted(events, 'event')}: {said}",
+            style=style,
+        )
     if findings:
         raise typer.Exit(1)
 
@@ -107,6 +112,7 @@ def export(
     """
     from .opening import reading, run
     from .screen import Screen
+    from .words import counted
 
     screen = Screen()
 
@@ -124,7 +130,7 @@ def export(
 
     count = run(work())
     if output != "-":
-        screen.note(f"{count} events in {output}")
+        screen.note(f"{counted(count, 'event')} in {output}")
 
 
 @contextmanager
@@ -156,10 +162,12 @@ def import_(
 ) -> None:
     """Read what `turnlog export` wrote.
 
-    All of it verifies, or nothing is written. The database is made where there is none. What is there already is left as it is. Exit code 1 where the file is damaged.
+    All of it verifies, or nothing is written. The database is made where there is none. What is
+    there already is left as it is. Exit code 1 where the file is damaged.
     """
     from .opening import making, run
     from .screen import Screen
+    from .words import counted
 
     screen = Screen(as_json=as_json)
 
@@ -172,7 +180,8 @@ def import_(
             return
         already = f" ({done.already} were there)" if done.already else ""
         screen.say(
-            f"{len(done.conversations)} conversations, {done.written} events written{already}",
+            f"{counted(len(done.conversations), 'conversation')},"
+            f" {counted(done.written, 'event')} written{already}",
             style="green",
         )
 

@@ -54,7 +54,8 @@ def serve_simulator(
 ) -> None:
     """Run a provider on this machine.
 
-    It takes HTTP and WebSocket, and echoes where it has no script. Prints its address, and serves until it is interrupted.
+    It takes HTTP and WebSocket, and echoes where it has no script. Prints its address, and serves
+    until it is interrupted.
     """
     from importlib.metadata import entry_points
 

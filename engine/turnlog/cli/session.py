@@ -180,8 +180,7 @@ def continue_once(session: Session) -> int:
 def _ending(open_: _Open, result: TurnResult[str]) -> int:
     session = open_.session
     if result.status == "waiting" and not session.screen.as_json:
-        calls = open_.loop.run(session.state()).pending
-        waiting(session.screen.remark, session.db, calls)
+        waiting(session.screen.remark, session.db, open_.loop.run(session.state()))
     return EXIT.get(result.status, 1)
 
 

@@ -94,7 +94,8 @@ def approve(
 ) -> None:
     """Let a call run that waits.
 
-    One that waits for approval may run, and one that is uncertain may run again. Nothing runs before the turn is resumed: with --resume here, else by `turnlog resume`.
+    One that waits for approval may run, and one that is uncertain may run again. Nothing runs
+    before the turn is resumed: with --resume here, else by `turnlog resume`.
     """
     from .opening import Way
     from .talking import go_on
@@ -130,7 +131,8 @@ def reject(
 ) -> None:
     """Refuse a call that waits.
 
-    The model is told so, with the reason. One that may have run already, or whose answer was to come later, is given up.
+    The model is told so, with the reason. One that may have run already, or whose answer was to
+    come later, is given up.
     """
     from .opening import Way
     from .talking import go_on
@@ -195,7 +197,9 @@ async def decide(call: Call, *, allowed: bool, by: str, reason: str | None) -> N
 def the_call(calls: Sequence[Call], given: str | None, conversation: str) -> Call:
     """The call that is meant; raises NotFound where none is, InvalidInput where several are."""
     exact = [call for call in calls if given in (call.id, call.call_id)]
-    found = exact or [call for call in calls if given is None or _means(given, call)]
+    meant = exact or [call for call in calls if given is None or _means(given, call)]
+    # What is approved already is not meant by a name that others have too.
+    found = [call for call in meant if call.status != "approved"] or meant
     if len(found) == 1:
         return found[0]
     names = ", ".join(f"{call.id} ({call.name or call.kind})" for call in found or calls)
@@ -229,7 +233,8 @@ def recover(
 ) -> None:
     """Settle turns whose process died.
 
-    What is known is recorded, and nothing is started. The provider may be asked what became of a response. `turnlog resume` continues.
+    What is known is recorded, and nothing is started. The provider may be asked what became of a
+    response. `turnlog resume` continues.
     """
     from .opening import Way, existing, run
     from .screen import Screen

@@ -60,9 +60,9 @@ def chat(
 ) -> None:
     """Talk to a model.
 
-    The conversation is made by its first message, or goes on. The answer streams to stdout; calls and what else happens are told on stderr. A call that needs
-    an approval is asked about, where there is a terminal. Ctrl-C cancels the turn, Ctrl-D leaves.
-    The key comes from OPENAI_API_KEY.
+    The conversation is made by its first message, or goes on. The answer streams to stdout; calls
+    and what else happens are told on stderr. A call that needs an approval is asked about, where
+    there is a terminal. Ctrl-C cancels the turn, Ctrl-D leaves. The key comes from OPENAI_API_KEY.
     """
     from .opening import Way
     from .screen import Screen

@@ -5,6 +5,7 @@ The one rule: one line each, and nothing in it that the log does not say. Pure.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import assert_never
 
@@ -12,6 +13,11 @@ from .. import events as ev
 from ..canonical import JsonObject, integer, obj, objects, text
 from ..items import CALL_OF, name_of, output_text, refusal_text, type_of
 from .screen import arguments, one_line
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things: `1 item`, `2 items`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def when(time: int) -> str:
@@ -87,8 +93,31 @@ def output_words(item: JsonObject) -> str:
 # -- events --------------------------------------------------------------------------------
 
 
+@dataclass(slots=True)
+class Timeline:
+    """Tells events in their order; of calls it remembers what was called."""
+
+    _items: dict[str, JsonObject] = field(default_factory=dict[str, JsonObject])
+    _calls: dict[str, JsonObject] = field(default_factory=dict[str, JsonObject])
+
+    def words(self, event: ev.Event) -> str:
+        """What an event says."""
+        match event:
+            case ev.OutputRecorded() if "call_id" in event.item or "arguments" in event.item:
+                self._items[event.key] = event.item
+            case ev.CallRequested() if event.item in self._items:
+                item = self._calls[event.call] = self._items.pop(event.item)
+                return f"{item_words(item)}, {event.call}"
+            case _:
+                pass
+        call = str(getattr(event, "call", ""))
+        known = self._calls.get(call)
+        name = call if known is None else name_of(known) or type_of(known)
+        return event_words(event).replace(call, name, 1)
+
+
 def event_words(event: ev.Event) -> str:
-    """What an event says."""
+    """What an event says by itself."""
     match event:
         case (
             ev.ConversationStarted()
@@ -164,13 +193,15 @@ def _conversation(event: ev.ConversationEvent) -> str:
         case ev.ConversationStarted():
             return "the conversation begins"
         case ev.ConversationConfigured():
-            tools = f"{len(event.tools)} tools" if event.tools else "no tools"
+            tools = counted(len(event.tools), "tool") if event.tools else "no tools"
             agent = f"agent {event.agent}, " if event.agent else ""
             return f"{agent}model {event.model or 'not set'}, {tools}"
         case ev.ConversationClosed():
             return _because("closed", event.reason)
         case ev.ContentErased():
-            return _because(f"the bodies of {len(event.versions)} events erased", event.reason)
+            return _because(
+                f"the bodies of {counted(len(event.versions), 'event')} erased", event.reason
+            )
         case _:
             assert_never(event)
 
@@ -195,14 +226,16 @@ def _item(event: ev.ItemEvent) -> str:
 def _turn(event: ev.TurnEvent) -> str:
     match event:
         case ev.TurnQueued():
-            return f"queued, {len(event.items)} items"
+            return f"queued, {counted(len(event.items), 'item')}"
         case ev.TurnStarted():
-            limit = f", at most {event.max_requests} requests" if event.max_requests else ""
+            limit = (
+                f", at most {counted(event.max_requests, 'request')}" if event.max_requests else ""
+            )
             return f"{'run by the caller' if event.manual else 'started'}{limit}"
         case ev.TurnCancelRequested():
             return _because(f"cancel {event.mode.replace('_', ' ')}", event.reason)
         case ev.TurnPaused():
-            calls = f" ({len(event.calls)} calls)" if event.calls else ""
+            calls = f" ({counted(len(event.calls), 'call')})" if event.calls else ""
             return f"waits: {event.reason}{calls}"
         case ev.TurnEnded():
             return _because(event.outcome, text(event.error or {}, "message"))
@@ -235,7 +268,7 @@ def _prepared(event: ev.RequestPrepared) -> str:
     delay = f" after {event.delay_ms} ms" if event.delay_ms else ""
     cause = event.cause.replace("_", " ")
     return (
-        f"{event.kind}: {count} items{behind}, by {event.transport}"
+        f"{event.kind}: {counted(count, 'item')}{behind}, by {event.transport}"
         f" ({cause}{tries}{delay}{'' if event.store else ', not stored'})"
     )
 
@@ -297,11 +330,11 @@ def _note(event: ev.NoteEvent) -> str:
         case ev.ProviderNoted():
             return " ".join(filter(None, (event.kind, event.text)))
         case ev.SteerSubmitted():
-            return f"{len(event.items)} items offered to {event.response}"
+            return f"{counted(len(event.items), 'item')} offered to {event.response}"
         case ev.SteerAccepted():
             return f"taken by {event.response}"
         case ev.SteerPending():
-            return f"{event.response} waits for {len(event.required)} items"
+            return f"{event.response} waits for {counted(len(event.required), 'item')}"
         case ev.SteerFailed():
             return _because(event.response, text(event.error or {}, "message"))
         case _:

@@ -1,0 +1,599 @@
+"""Each command as somebody uses it: what it prints, what it exits with, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+from importlib.metadata import EntryPoints
+from pathlib import Path
+
+import pytest
+
+import turnlog
+from turnlog.canonical import array, obj, objects, text
+from turnlog.cli.serving import simulator
+from turnlog.errors import ConfigurationError
+from turnlog.testing import scripted
+from turnlog.testing import text as said
+from turnlog_transports.simulator import Simulator
+
+from .given import ADD_AND_PAY, COMMAND, Desk
+
+PAY = {"call": "pay", "arguments": {"amount": 3.5, "to": "Ana"}}
+
+
+@pytest.fixture
+def waiting(desk: Desk) -> Desk:
+    """A conversation `c1` whose turn waits for the approval of `pay`."""
+    assert desk.chat("c1", "Add, then pay.", ADD_AND_PAY).code == 4
+    return desk
+
+
+# -- chat, once ----------------------------------------------------------------------------
+
+
+def test_the_answer_goes_to_stdout_and_everything_else_to_stderr(desk: Desk) -> None:
+    entries = {"call": "add", "arguments": {"a": 1, "b": 2}}, {"text": "It is 3."}
+    ran = desk.chat("c1", "Add 1 and 2.", *entries)
+    assert (ran.code, ran.out) == (0, "It is 3.\n")
+    assert ran.err.splitlines() == ["→ add(a=1, b=2)", "← add: 3"]
+
+
+def test_a_message_comes_from_stdin_where_it_is_no_terminal(desk: Desk) -> None:
+    script = desk.script({"text": "Hello."})
+    ran = desk.run("chat", desk.db, "c1", "--script", script, input="Hi there\n")
+    assert (ran.code, ran.out) == (0, "Hello.\n")
+    assert "user: Hi there" in desk.run("show", desk.db, "c1").out
+
+
+def test_no_model_is_needed_for_a_script_and_a_recorded_one_stays(desk: Desk) -> None:
+    script = desk.script({"text": "Hello."})
+    desk.run("chat", desk.db, "c1", "Hi", "--script", script)
+    assert obj({"s": desk.run("show", desk.db, "c1", "--json").json[0]}, "s")["model"] == "scripted"
+    desk.run("chat", desk.db, "c2", "Hi", "--script", script, "--model", "gpt-5.5")
+    desk.run("chat", desk.db, "c2", "Hi", "--script", script)
+    assert desk.run("show", desk.db, "c2", "--json").json[0]["model"] == "gpt-5.5"
+
+
+def test_a_transcript_answers_too(desk: Desk) -> None:
+    response = {
+        "id": "resp_1",
+        "object": "response",
+        "status": "completed",
+        "output": [
+            {
+                "type": "message",
+                "id": "msg_1",
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": "Recorded.", "annotations": []}],
+            }
+        ],
+    }
+    exchange = {
+        "request": {"method": "POST", "path": "/v1/responses"},
+        "response": {"status": 200, "body": response},
+    }
+    path = desk.path / "transcript.json"
+    path.write_text(json.dumps([exchange]))
+    ran = desk.run("chat", desk.db, "c1", "Hi", "--transcript", str(path))
+    assert (ran.code, ran.out) == (0, "Recorded.\n")
+
+
+def test_json_prints_every_update_and_then_the_result(desk: Desk) -> None:
+    ran = desk.chat("c1", "Hi", {"text": "Hello."}, more=["--json"])
+    assert (ran.code, ran.err) == (0, "")
+    *updates, result = ran.json
+    deltas = (text(update, "delta") or "" for update in updates if update["type"] == "text.delta")
+    assert "".join(deltas) == "Hello."
+    assert (updates[-1]["type"], updates[-1]["status"]) == ("turn.done", "completed")
+    assert (result["type"], result["output_text"]) == ("result", "Hello.")
+    assert obj(result, "usage")["responses"] == 1
+
+
+def test_what_waits_is_told_with_what_can_be_done(desk: Desk) -> None:
+    ran = desk.chat("c1", "Pay.", ADD_AND_PAY)
+    assert ran.code == 4
+    assert '? pay(amount=3.5, to="Ana")  waits: approval' in ran.err
+    assert f"turnlog approve {desk.db} c1 call_" in ran.err
+    again = desk.chat("c1", "Hello?", {"text": "Never asked."})
+    assert again.code == 4
+    assert again.err.startswith("error: ")
+
+
+def test_waiting_with_json_says_no_more_than_json(desk: Desk) -> None:
+    ran = desk.chat("c1", "Pay.", ADD_AND_PAY, more=["--json"])
+    assert (ran.code, ran.err) == (4, "")
+    assert ran.json[-1]["status"] == "waiting"
+
+
+def test_a_turn_that_fails_is_exit_code_1(desk: Desk) -> None:
+    ran = desk.chat("c1", "Hi", {"error": 401, "message": "bad key"})
+    assert (ran.code, ran.err) == (1, "error: the turn failed: bad key\n")
+
+
+def test_a_turn_that_stops_early_says_why(desk: Desk) -> None:
+    ran = desk.chat("c1", "Hi", {"incomplete": "max_output_tokens", "text": "So f"})
+    assert (ran.code, ran.out) == (1, "So f\n")
+    assert ran.err.startswith("incomplete: max_output_tokens · ")
+
+
+def test_a_refusal_is_told(desk: Desk) -> None:
+    ran = desk.chat("c1", "Hi", {"refusal": "I cannot."})
+    assert (ran.code, ran.err) == (0, "refused: I cannot.\n")
+
+
+def test_ctrl_c_cancels_the_turn(desk: Desk) -> None:
+    ran = desk.chat("c1", "Press it.", {"call": "interrupt"}, {"text": "Never asked."})
+    assert ran.code == 130
+    assert desk.run("show", desk.db, "c1", "--json").json[0]["status"] == "idle"
+    assert desk.run("log", desk.db, "c1").lines[-1].endswith("turn.ended              cancelled")
+    assert desk.chat("c1", "Go on.", {"text": "Yes."}).out == "Yes.\n"
+
+
+def test_the_agent_is_the_one_that_is_recorded_or_named_or_the_first(desk: Desk) -> None:
+    script = desk.script({"text": "Yes."}, {"text": "Yes."})
+
+    def agent(id: str, *more: str) -> object:
+        desk.run("chat", desk.db, id, "Hi", "--script", script, "--agents", "desk:both", *more)
+        return desk.run("show", desk.db, id, "--json").json[0]["agent"]
+
+    assert agent("c1") == "support"
+    assert agent("c2", "--agent", "other") == "other"
+    assert agent("c2") == "other"
+    ran = desk.run("chat", desk.db, "c1", "Hi", "--script", script, "--agent", "nobody")
+    assert (ran.code, "no agent 'nobody'" in ran.err) == (2, True)
+
+
+def test_options_reach_the_transport(desk: Desk) -> None:
+    script = desk.script({"text": "Yes."})
+    more = ["--option", "checks=true", "--option", "seed=abc", "--transport", "replay"]
+    ran = desk.run("chat", desk.db, "c1", "Hi", "--script", script, *more)
+    assert ran.code == 0
+    continues = desk.run("show", desk.db, "c1", "--json").json[0]["parent"]
+    assert "abc" in str(continues)
+
+
+# -- ls ------------------------------------------------------------------------------------
+
+
+def test_ls_lists_pages_and_filters(desk: Desk, waiting: Desk) -> None:
+    assert desk.chat("c2", "Hi", {"text": "Hello."}).code == 0
+    heading, *rows = desk.run("ls", desk.db).lines
+    assert heading.split() == "ID STATUS TURNS ITEMS AGENT MODEL CHANGED FORKED FROM".split()
+    assert [row.split()[:2] for row in rows] == [["c1", "waiting"], ["c2", "idle"]]
+    page = desk.run("ls", desk.db, "--limit", "1")
+    assert (len(page.lines), page.err) == (2, "perhaps more: add --after c1\n")
+    assert [row["id"] for row in desk.run("ls", desk.db, "--after", "c1", "--json").json] == ["c2"]
+    idle = desk.run("ls", desk.db, "--status", "idle", "--since", "1h", "--json").json
+    assert [row["id"] for row in idle] == ["c2"]
+    for more in (("--metadata", "customer=7"), ("--since", "2126-01-31")):
+        assert desk.run("ls", desk.db, *more).err == "no conversations\n"
+
+
+def test_ls_says_whose_process_died(desk: Desk) -> None:
+    kill(desk)
+    (row,) = desk.run("ls", desk.db).lines[1:]
+    assert "busy (left: recover)" in row
+
+
+# -- show ----------------------------------------------------------------------------------
+
+
+def test_show_tells_the_state_what_waits_turns_and_items(waiting: Desk) -> None:
+    ran = waiting.run("show", waiting.db, "c1")
+    assert ran.code == 0
+    assert "status       waiting" in ran.lines
+    assert '? pay(amount=3.5, to="Ana")  waits: approval' in ran.lines
+    assert any(line.split()[:2] == ["0", "user:"] for line in ran.lines)
+    assert any(line.startswith("turn_") and " open " in line for line in ran.lines)
+    state, turn, *items = waiting.run("show", waiting.db, "c1", "--json", "--last", "2").json
+    (call,) = objects(state, "pending")
+    assert (call["name"], call["status"], call["arguments"]) == (
+        "pay",
+        "requested",
+        {"amount": 3.5, "to": "Ana"},
+    )
+    assert obj(turn, "turn")["outcome"] is None
+    assert len(items) == 2
+    assert "_engine" not in ran.out and "head" not in state
+
+
+def test_show_says_what_each_call_waits_for(desk: Desk) -> None:
+    assert desk.chat("c1", "Later.", {"call": "later", "arguments": {"what": "x"}}).code == 4
+    shown = desk.run("show", desk.db, "c1").out
+    assert "waits: deferred" in shown and "gives it up" in shown
+    assert desk.chat("c2", "Pay.", PAY).code == 4
+    assert desk.run("approve", desk.db, "c2").code == 0
+    shown = desk.run("show", desk.db, "c2").out
+    assert "waits: to be resumed with its tool" in shown and "turnlog resume" in shown
+
+
+def test_show_names_the_source_of_a_fork_and_its_metadata(desk: Desk) -> None:
+    desk.chat("c1", "Hi", {"text": "Hello."})
+    assert desk.run("fork", desk.db, "c1", "c2").out == "c2\n"
+    assert "forked from  c1 at 9" in desk.run("show", desk.db, "c2").lines
+
+
+def test_show_of_a_conversation_without_items_or_turns(desk: Desk) -> None:
+    desk.chat("c1", "Hi", {"text": "Hello."})
+    assert desk.run("fork", desk.db, "c1", "c2", "--at", "2").code == 0
+    shown = desk.run("show", desk.db, "c2").out
+    assert "\nturns\n" not in shown and "\nitems\n" not in shown
+
+
+# -- log -----------------------------------------------------------------------------------
+
+
+def test_log_tells_every_event_in_words(waiting: Desk) -> None:
+    assert waiting.run("approve", waiting.db, "c1", "--by", "ana", "--reason", "ok").code == 0
+    ran = waiting.run("log", waiting.db, "c1")
+    told = [line.split("  ", 3)[-1].strip() for line in ran.lines]
+    assert len(ran.lines) == int(str(waiting.run("ls", waiting.db, "--json").json[0]["version"]))
+    assert "full: 1 item, by replay (first)" in ran.out
+    assert any("pay(amount=3.5" in line and "call.requested" in line for line in told)
+    assert any("ana" in line and line.endswith("pay: ok") for line in ran.lines)
+    assert ran.lines[0].split()[1].endswith("Z")
+
+
+def test_log_of_one_turn_from_a_version_and_as_json(desk: Desk) -> None:
+    desk.chat("c1", "One", {"text": "1"})
+    desk.chat("c1", "Two", {"text": "2"})
+    events = desk.run("log", desk.db, "c1", "--json").json
+    turn = text(events[-1], "turn") or ""
+    of_turn = desk.run("log", desk.db, "c1", "--turn", turn, "--json").json
+    assert {event["turn"] for event in of_turn} == {turn}
+    assert (
+        desk.run("log", desk.db, "c1", "--after", str(len(events) - 1))
+        .lines[0]
+        .endswith("completed")
+    )
+    assert obj(events[0], "body")["id"] == "c1"
+
+
+def test_log_of_all_conversations_names_each(desk: Desk) -> None:
+    desk.chat("c1", "One", {"text": "1"})
+    desk.chat("c2", "Two", {"text": "2"})
+    names = [line.split()[0] for line in desk.run("log", desk.db).lines]
+    assert names == sorted(names) and set(names) == {"c1", "c2"}
+
+
+# -- diff ----------------------------------------------------------------------------------
+
+
+def test_diff_between_versions_and_turns(desk: Desk) -> None:
+    desk.chat("c1", "One", {"text": "1"})
+    first = text(desk.run("log", desk.db, "c1", "--json").json[-1], "turn") or ""
+    desk.chat("c1", "Two", {"text": "2"})
+    ran = desk.run("diff", desk.db, "c1", first)
+    assert (ran.lines, ran.err) == (
+        ["+    2  user: Two", "+    3  assistant: 2"],
+        "2 kept, 2 added\n",
+    )
+    back = desk.run("diff", desk.db, "c1", "19", first)
+    assert [line[0] for line in back.lines] == ["-", "-"] or back.code == 3
+    types = [one["type"] for one in desk.run("diff", desk.db, "c1", first, "--json").json]
+    assert types == ["kept", "kept", "added", "added"]
+    assert desk.run("diff", desk.db, "c1", "1", "1").err == "both are empty\n"
+
+
+async def test_diff_shows_an_edited_item_as_it_was_and_is(desk: Desk) -> None:
+    async with turnlog.open(desk.db, transport=scripted([said("1")])) as log:
+        chat = await log.conversation("c1", model="gpt-5.5")
+        await chat.run("One")
+        (first, *_) = await chat.items()
+        before = (await chat.state()).version
+        await chat.edit(first, "Uno")
+    ran = await desk.aside("diff", desk.db, "c1", str(before))
+    assert ran.lines == ["-    0  user: One", "+    0  user: Uno"] or ran.lines == [
+        "~    0  user: One",
+        "     0  user: Uno",
+    ]
+
+
+# -- fork ----------------------------------------------------------------------------------
+
+
+def test_fork_before_a_turn_makes_up_an_id(desk: Desk) -> None:
+    desk.chat("c1", "One", {"text": "1"})
+    turn = text(desk.run("log", desk.db, "c1", "--json").json[-1], "turn") or ""
+    ran = desk.run("fork", desk.db, "c1", "--before", turn, "--json", "--by", "ana")
+    (made,) = ran.json
+    assert str(made["id"]).startswith("c1~")
+    assert desk.run("log", desk.db, str(made["id"]), "--json").json[0]["actor"] == "ana"
+
+
+# -- approve, reject, resume ---------------------------------------------------------------
+
+
+def test_approve_and_then_resume(waiting: Desk) -> None:
+    ran = waiting.run("approve", waiting.db, "c1", "pay", "--by", "ana")
+    assert (ran.code, ran.out, ran.err) == (0, "", 'approved pay(amount=3.5, to="Ana")\n')
+    script = waiting.script({"text": "Paid."})
+    ran = waiting.run("resume", waiting.db, "c1", "--script", script, "--agents", "desk:support")
+    assert (ran.code, ran.out) == (0, "Paid.\n")
+    assert ran.err.splitlines() == ["… pay: step=paying", "← pay: paid 3.5"]
+    again = waiting.run("resume", waiting.db, "c1", "--script", script)
+    assert (again.code, again.err) == (0, "no turn of c1 is open\n")
+
+
+@pytest.mark.parametrize(("verb", "told"), [("approve", "paid 3.5"), ("reject", "too much")])
+def test_decide_and_resume_in_one(waiting: Desk, verb: str, told: str) -> None:
+    script = waiting.script({"text": "Done."})
+    ran = waiting.run(
+        verb,
+        waiting.db,
+        "c1",
+        *("--reason", "too much", "--resume", "--script", script, "--agents", "desk:support"),
+    )
+    assert (ran.code, ran.out) == (0, "Done.\n")
+    items = waiting.run("show", waiting.db, "c1").out
+    assert told in items
+
+
+def test_decisions_as_json(waiting: Desk) -> None:
+    (found,) = waiting.run("reject", waiting.db, "c1", "--by", "ana", "--json").json
+    assert (found["decision"], found["by"]) == ("rejected", "ana")
+
+
+def test_which_call_is_meant(desk: Desk) -> None:
+    desk.chat(
+        "c1",
+        "Pay twice.",
+        {"reply": [PAY, {"call": "pay", "arguments": {"amount": 1, "to": "Bo"}}]},
+    )
+    calls = array(desk.run("show", desk.db, "c1", "--json").json[0], "pending")
+    several = desk.run("approve", desk.db, "c1")
+    assert (several.code, "several calls of 'c1' wait" in several.err) == (2, True)
+    assert desk.run("approve", desk.db, "c1", "pay").code == 2
+    none = desk.run("approve", desk.db, "c1", "nothing")
+    assert (none.code, none.err.startswith("error: no call nothing of 'c1' waits")) == (3, True)
+    first, second = (text(call, "id") or "" for call in calls if isinstance(call, dict))
+    assert desk.run("approve", desk.db, "c1", first).code == 0
+    # The other one is the only one that is still to be decided.
+    assert desk.run("reject", desk.db, "c1", "pay").code == 0
+    assert desk.run("approve", desk.db, "c1", second).code in (3, 4)
+
+
+def test_reject_gives_up_a_call_whose_answer_was_to_come_later(desk: Desk) -> None:
+    desk.chat("c1", "Later.", {"call": "later", "arguments": {"what": "x"}})
+    assert desk.run("reject", desk.db, "c1", "later", "--reason", "too late").code == 0
+    assert "call.abandoned" in desk.run("log", desk.db, "c1").out
+    assert desk.run("approve", desk.db, "c1").err.endswith("there are none\n")
+
+
+def test_resume_of_a_conversation_that_is_not_there(desk: Desk) -> None:
+    desk.chat("c1", "Hi", {"text": "Hello."})
+    ran = desk.run("resume", desk.db, "c9", "--script", desk.script())
+    assert (ran.code, "no conversation 'c9'" in ran.err) == (3, True)
+
+
+# -- recover -------------------------------------------------------------------------------
+
+
+def kill(desk: Desk) -> None:
+    """A process that dies inside a tool."""
+    script = desk.script({"call": "die"})
+    command = [*COMMAND, "chat", desk.db, "c1", "Die.", "--script", script]
+    done = subprocess.run(
+        [*command, "--agents", "desk:support"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_recover_reports_what_it_did_and_an_uncertain_call_may_run_again(desk: Desk) -> None:
+    kill(desk)
+    script = desk.script()
+    ran = desk.run("recover", desk.db, "--script", script)
+    assert ran.code == 0
+    assert "marked 1 started call(s) as uncertain" in ran.out
+    assert "left the turn to be resumed" in ran.out
+    assert desk.run("recover", desk.db, "--script", script).out == "nothing was left behind\n"
+    assert "runs it again" in desk.run("show", desk.db, "c1").out
+    assert desk.run("approve", desk.db, "c1").code == 0
+
+
+def test_recover_as_json(desk: Desk) -> None:
+    kill(desk)
+    actions = desk.run("recover", desk.db, "--script", desk.script(), "--json").json
+    assert [action["conversation"] for action in actions] == ["c1", "c1"]
+
+
+# -- verify, export, import, migrate -------------------------------------------------------
+
+
+def test_verify_counts_and_finds(desk: Desk) -> None:
+    desk.chat("c1", "One", {"text": "1"})
+    assert desk.run("verify", desk.db).out == "1 conversation, 9 events: all of it verifies\n"
+    assert desk.run("verify", desk.db, "c1", "--json").json == [
+        {"conversations": 1, "events": 9, "ok": True}
+    ]
+    assert desk.run("verify", desk.db, "c9").code == 3
+    with sqlite3.connect(desk.db) as connection:
+        connection.execute("UPDATE events SET actor = 'mallory' WHERE version = 5")
+    connection.close()
+    ran = desk.run("verify", desk.db)
+    assert ran.code == 1
+    assert ran.lines[0].startswith("c1: version 5: ")
+    assert ran.lines[-1] == "1 conversation, 9 events: 1 finding"
+    finding, total = desk.run("verify", desk.db, "--json").json
+    assert (finding["version"], total["ok"]) == (5, False)
+    assert desk.run("export", desk.db).code == 5
+
+
+def test_verify_finds_what_is_wrong_beside_the_log(desk: Desk) -> None:
+    desk.chat("c1", "One", {"text": "1"})
+    with sqlite3.connect(desk.db) as connection:
+        connection.execute("DELETE FROM context")
+    connection.close()
+    ran = desk.run("verify", desk.db)
+    assert (ran.code, ran.lines[0].startswith("c1: ")) == (1, True)
+
+
+def test_export_and_import(desk: Desk) -> None:
+    desk.chat("c1", "One", {"text": "1"})
+    desk.run("fork", desk.db, "c1", "c2")
+    whole = desk.run("export", desk.db)
+    assert (whole.code, len(whole.lines)) == (0, 1 + 9 + 2)
+    file, other = str(desk.path / "c.jsonl"), str(desk.path / "other.db")
+    ran = desk.run("export", desk.db, "c2", "-o", file)
+    assert (ran.out, ran.err) == ("", f"11 events in {file}\n")
+    assert desk.run("import", other, file).out == "2 conversations, 11 events written\n"
+    assert desk.run("import", other, file).out.endswith("(11 were there)\n")
+    assert desk.run("export", other).out == whole.out
+    again = desk.run("import", other, "-", "--json", input=whole.out)
+    assert again.json == [{"conversations": ["c1", "c2"], "written": 0, "already": 11}]
+
+
+def test_a_damaged_file_is_named_by_its_line_and_changes_nothing(desk: Desk) -> None:
+    desk.chat("c1", "One", {"text": "1"})
+    lines = desk.run("export", desk.db).lines
+    lines[4] = lines[4].replace("One", "Two")
+    file, other = desk.path / "c.jsonl", str(desk.path / "other.db")
+    file.write_text("\n".join(lines))
+    ran = desk.run("import", other, str(file))
+    assert (ran.code, ran.err.startswith("error: line 5: ")) == (1, True)
+    assert desk.run("ls", other, "--json").out == ""
+
+
+def test_files_that_cannot_be_read_or_written(desk: Desk) -> None:
+    desk.chat("c1", "One", {"text": "1"})
+    missing = str(desk.path / "no" / "file")
+    ran = desk.run("export", desk.db, "-o", missing)
+    assert (ran.code, "cannot be written" in ran.err) == (2, True)
+    ran = desk.run("import", desk.db, missing)
+    assert (ran.code, "cannot be read" in ran.err) == (2, True)
+
+
+def test_an_export_that_fails_leaves_no_file(desk: Desk) -> None:
+    desk.chat("c1", "One", {"text": "1"})
+    file = desk.path / "c.jsonl"
+    assert desk.run("export", desk.db, "c1", "c9", "-o", str(file)).code == 3
+    assert sorted(path.name for path in desk.path.glob("c.jsonl*")) == []
+
+
+def test_export_of_an_empty_database(desk: Desk) -> None:
+    desk.run("import", desk.db, "-", input="")
+    ran = desk.run("export", desk.db)
+    assert (ran.code, "holds no conversation" in ran.err) == (2, True)
+
+
+def test_migrate(desk: Desk) -> None:
+    db = str(desk.path / "new.db")
+    assert desk.run("migrate", db).code == 3
+    Path(db).touch()
+    first = desk.run("migrate", db)
+    assert first.out.endswith(" now\n") and "was at schema none" in first.out
+    assert desk.run("migrate", db).out.endswith("the newest\n")
+    (found,) = desk.run("migrate", db, "--json").json
+    assert found["before"] == found["after"]
+
+
+# -- the provider --------------------------------------------------------------------------
+
+
+async def test_a_provider_at_an_address(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    async with Simulator([said("Over HTTP.")]) as provider:
+        ran = await desk.aside(
+            *("chat", desk.db, "c1", "Hi", "--model", "gpt-5.5"),
+            *("--base-url", provider.base_url, "--transport", "http"),
+        )
+    assert (ran.code, ran.out) == (0, "Over HTTP.\n")
+
+
+def test_a_missing_key_is_named(desk: Desk) -> None:
+    ran = desk.run("chat", desk.db, "c1", "Hi", "--model", "gpt-5.5")
+    assert (ran.code, "OPENAI_API_KEY" in ran.err) == (2, True)
+
+
+def test_serve_simulator_announces_its_address_and_stops(desk: Desk) -> None:
+    command = [*COMMAND, "serve-simulator"]
+    with subprocess.Popen(
+        [*command, "--script", desk.script({"text": "Hi"})],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+def test_a_simulator_that_is_not_there() -> None:
+    with pytest.raises(ConfigurationError, match="no simulator is installed"):
+        simulator(EntryPoints())
+
+
+def test_a_script_of_the_simulator_that_cannot_be_read(desk: Desk) -> None:
+    ran = desk.run("serve-simulator", "--script", "no.json")
+    assert (ran.code, "cannot be read" in ran.err) == (2, True)
+
+
+CHAT = ("chat", "agent.db", "c1", "x")
+
+
+# -- usage ---------------------------------------------------------------------------------
+
+
+def test_the_database_may_be_named_once_for_all(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.chat("c1", "One", {"text": "1"})
+    assert desk.run("--db", desk.db, "show", "c1").code == 0
+    monkeypatch.setenv("TURNLOG_DB", desk.db)
+    assert desk.run("ls").lines[1].startswith("c1")
+    assert desk.run("show", "c1").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("show", "no.db", "c1"), 3, "no database no.db"),
+        (("approve", "no.db", "c1"), 3, "no database no.db"),
+        (("show", "agent.db", "c9"), 3, "no conversation 'c9'"),
+        (("show", "desk.py", "c1"), 5, "desk.py"),
+        (("diff", "agent.db", "c1", "99"), 3, "no version 99"),
+        (("diff", "agent.db", "c1", "turn_9"), 3, "no turn 'turn_9'"),
+        (("fork", "agent.db", "c1", "c1"), 2, "there is a conversation 'c1' already"),
+        (("ls", "agent.db", "--since", "yesterday"), 2, "'yesterday' is no time"),
+        (("ls", "agent.db", "--metadata", "x"), 2, "takes NAME=VALUE"),
+        (("ls", "agent.db", "--status", "asleep"), 2, "asleep"),
+        (("chat", "agent.db", "c1", "", "--script", "script.json"), 2, "empty"),
+        ((*CHAT, "--script", "no.json"), 2, "no.json cannot be read"),
+        (
+            (*CHAT, "--script", "script.json", "--transport", "http"),
+            2,
+            "replay",
+        ),
+        ((*CHAT, "--transport", "pigeon"), 2, "no transport 'pigeon'"),
+        ((*CHAT, "--option", "=x"), 2, "takes NAME=VALUE"),
+        ((*CHAT, "--agents", "desk"), 2, "takes MODULE:NAME"),
+        ((*CHAT, "--agents", "nowhere:a"), 2, "no module 'nowhere'"),
+        ((*CHAT, "--agents", "desk:nobody"), 2, "is no Agent"),
+        ((*CHAT, "--agents", "desk:not_agents"), 2, "is no Agent"),
+        ((*CHAT, "--agents", "desk:empty"), 2, "is no Agent"),
+        (("nonsense",), 2, "nonsense"),
+    ],
+)
+def test_what_a_user_gets_wrong(
+    desk: Desk, arguments: tuple[str, ...], code: int, told: str
+) -> None:
+    desk.chat("c1", "One", {"text": "1"})
+    ran = desk.run(*arguments)
+    assert (ran.code, told in ran.err) == (code, True), ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_an_error_inside_a_module_of_agents_shows_where(desk: Desk) -> None:
+    (desk.path / "broken.py").write_text("import no_such_module")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        desk.run("chat", desk.db, "c1", "x", "--agents", "broken:a")
+
+
+def test_version_and_help(desk: Desk) -> None:
+    assert desk.run("--version").out.startswith("turnlog 0.")
+    assert "Exit codes:" in desk.run("--help").out
+    assert desk.run().code == 2
