@@ -103,3 +103,10 @@ def check_choice(name: str, value: T, choices: Sequence[T]) -> T:
         known = " or ".join(f'"{choice}"' for choice in choices)
         raise InvalidInput(f"{name}= is {known}, not {value!r:.40}")
     return value
+
+
+def check_text(name: str, value: object) -> str | None:
+    """A model or instructions, or None; raises InvalidInput for what is not text."""
+    if value is None or isinstance(value, str):
+        return value
+    raise InvalidInput(f"{name}= is text, not a {type(value).__name__}")

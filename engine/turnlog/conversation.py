@@ -23,6 +23,7 @@ from .configuring import (
     check_id,
     check_key,
     check_limit,
+    check_text,
     configured,
     overridden,
 )
@@ -41,7 +42,6 @@ from .replacing import as_raw, edited, place_of, replacement
 from .request import OWN
 from .result import TurnResult
 from .schemas import output_format
-from .secrets import to_log
 from .settings import Settings, checked, with_format
 from .starting import IF_BUSY, PENDING, IfBusy, Input, Pending, Setup, begin
 from .state import State, Status
@@ -217,7 +217,7 @@ class Conversation:
         settings = checked(own)
         if output_type is not None:
             settings = with_format(settings, output_format(output_type))
-        said = {name: to_log(value) for name, value in options.items() if name in OWN}
+        said = {name: check_text(name, value) for name, value in options.items() if name in OWN}
         return Input(
             items=to_items(*input),
             settings={**said, **settings},

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Literal
 
 from .agent import Agent
-from .configuring import check_id
+from .configuring import check_id, check_text
 from .context import PAGE
 from .conversation import Conversation
 from .draft import Ambient
@@ -79,8 +79,8 @@ class Log:
         """
         self._check_open()
         own = dict(checked(settings or {}))
-        own |= {"model": model} if model is not None else {}
-        own |= {"instructions": instructions} if instructions is not None else {}
+        for name, said in (("model", model), ("instructions", instructions)):
+            own |= {name: check_text(name, said)} if said is not None else {}
         known = to_log(dict(metadata or {}))
         assert isinstance(known, dict)
         return Conversation(check_id(id), self._engine, self._agent(agent), own, known)
@@ -255,6 +255,8 @@ class Opening:
         for agent in self.agents:
             register(agents, agent)
         transport = self.transport
+        if self.endpoint.base_url is not None and not self.endpoint.base_url.strip():
+            raise ConfigurationError("base_url is empty: give an address, or leave it out")
         if isinstance(transport, str):
             transport = find_transport(transport, self.endpoint)
         try:
@@ -310,7 +312,7 @@ def open(
     """
     address, key, extra = lent(client)
     endpoint = Endpoint(
-        base_url=base_url or address,
+        base_url=base_url if base_url is not None else address,
         key=api_key if api_key is not None else key,
         headers={**extra, **(headers or {})},
         profile=profile,

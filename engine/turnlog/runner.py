@@ -129,7 +129,6 @@ class Runner:
             self.held.conversation,
             self.held.epoch,
             reason=reason,
-            retrieve=False,
             reception=self._reception,
         )
 

@@ -14,7 +14,7 @@ from . import events as ev
 from .commands import Finish, Note
 from .draft import Draft
 from .engine import Act, Outgoing
-from .errors import Closed, Lost, NotSent, Unheard
+from .errors import Closed, ConfigurationError, Lost, NotSent, Unheard
 from .held import Held
 from .ports import Create, Lease
 from .reception import Reception
@@ -41,8 +41,12 @@ class Sending:
     _timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
-        """Send, listen to the end, and record the outcome; on cancellation record nothing."""
+        """Send, listen to the end, and record the outcome; on cancellation record nothing.
+
+        Raises ConfigurationError where a key or a secret cannot be had.
+        """
         outcome: ev.OutcomeEvent | None = None
+        wrong: ConfigurationError | None = None
         try:
             await self._receive()
         except NotSent as error:
@@ -52,9 +56,15 @@ class Sending:
             outcome = self.reception.interrupted(str(error))
         except Closed:
             outcome = self.reception.interrupted("closed")
+        except ConfigurationError as error:
+            # A key or a secret cannot be had: nothing was sent, and it can be once that is mended.
+            wrong = error
+            outcome = never_sent(self.outgoing.attempt, NotSent(str(error)), other_way=True)
         finally:
             await self._quiet()
         await self._finish(outcome)
+        if wrong is not None:
+            raise wrong
 
     async def _receive(self) -> None:
         transport = self.held.engine.transport

@@ -57,12 +57,31 @@ async def settle_left(engine: Engine, conversation: str) -> list[Recovered]:
     head = await engine.head(conversation)
     if not is_left(head, running=conversation in engine.live):
         return []
+    found = await _fetched(engine, head.state)
     epoch = head.epoch + 1
     try:
         await engine.commit(conversation, _acquire, epoch=epoch)
     except StaleEpoch:
         return []
-    return await settle_here(engine, conversation, epoch)
+    done: list[Recovered] = []
+    if found is not None and head.state.turn is not None:
+        await _record(engine, conversation, epoch, found)
+        action = "fetched the response, which had finished"
+        turn = head.state.turn.id
+        done = [Recovered(conversation=conversation, turn=turn, action=action, reason="crashed")]
+    return done + await settle_here(engine, conversation, epoch)
+
+
+async def _fetched(engine: Engine, state: State) -> Reception | None:
+    """What became of the open response, where the provider knows it.
+
+    It is asked before the lease is taken: where it does not answer, the turn stays with its dead
+    owner, and the next recovery finds it again.
+    """
+    step = settle(state, retrieve=engine.transport.profile.retrieve)
+    if not isinstance(step, Ask) or state.attempt is None:
+        return None
+    return await ask(engine, state.id, state.attempt, step.response)
 
 
 async def _acquire(draft: Draft) -> Lease:
@@ -75,7 +94,6 @@ async def settle_here(
     epoch: int,
     *,
     reason: str = "crashed",
-    retrieve: bool = True,
     reception: Reception | None = None,
 ) -> list[Recovered]:
     """Settle a turn under a lease that is held, until nothing is left to establish.
@@ -83,21 +101,12 @@ async def settle_here(
     `reception` holds what was heard of the open attempt, where this process heard it.
     """
     done: list[Recovered] = []
-    can_ask = retrieve and engine.transport.profile.retrieve
     while True:
         state = await engine.state(conversation)
-        step = settle(state, retrieve=can_ask, reason=reason)
+        step = settle(state, retrieve=False, reason=reason)
         turn = state.turn.id if state.turn is not None else None
-        if isinstance(step, Ask) and state.attempt is not None:
-            found = await ask(engine, conversation, state.attempt, step.response)
-            can_ask = False
-            if found is None:
-                continue
-            await _record(engine, conversation, epoch, found)
-            action = "fetched the response, which had finished"
-        else:
-            heard = _of(state.attempt, reception)
-            action = await _establish(engine, conversation, epoch, step, heard)
+        heard = _of(state.attempt, reception)
+        action = await _establish(engine, conversation, epoch, step, heard)
         if action:
             done.append(
                 Recovered(conversation=conversation, turn=turn, action=action, reason=reason)
