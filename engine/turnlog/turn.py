@@ -83,9 +83,12 @@ class Turn(Generic[T]):
         await cancel(self._engine, self.conversation, self.id, mode=mode, reason=reason, actor=by)
 
     async def leave(self) -> None:
-        """Stop watching: a turn that still runs here is cancelled."""
+        """Stop watching: a turn that still runs here is cancelled, and one that waits is not."""
         runner = self._engine.live.get(self.conversation)
-        if runner is not None and runner.turn == self.id:
+        if runner is None or runner.turn != self.id:
+            return
+        state = await self._engine.state(self.conversation)
+        if state.status == "busy":
             await self.cancel(reason="the caller stopped watching")
 
     async def resume(self) -> Turn[T]:

@@ -349,6 +349,7 @@ async def test_tools_have_deps_ids_and_progress() -> None:
     async with talking([call("look", order="7"), text("Done.")], chosen) as (chat, _):
         async with chat.stream("Look.") as turn:
             updates = await collect(aiter(turn))
+        await turn.result()
         assert not bank.open
         (context,) = seen
         asked = (await all_of(chat, ev.CallRequested))[0]

@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from turnlog import events as ev
+from turnlog.canonical import JsonObject
 from turnlog.errors import NotFound, NotSupported
 from turnlog.store import MemoryStore
-from turnlog.testing import call, calls, error, text
+from turnlog.testing import Reply, call, calls, error, text
 
 from .given import add, agent, all_of, opened, pay, recorded, said, tags, talking, until
 
@@ -35,12 +36,17 @@ async def test_now_in_the_middle_of_a_text() -> None:
         assert said(way.requests[1]) == ["Go.", "Again."]
 
 
-async def test_now_before_anything_was_sent() -> None:
-    async with talking([text("Fine.")]) as (chat, way):
+def fine_again(body: JsonObject) -> Reply:
+    """Silence, until somebody asks again."""
+    again = said(body)[-1] == "Again."
+    return text("Fine.") if again else text(LONG).but(stall_after=0)
+
+
+async def test_now_before_anything_was_heard() -> None:
+    async with talking([fine_again, fine_again]) as (chat, _):
         turn = await chat.send("Go.")
         await turn.cancel()
         assert (await turn.result()).status == "cancelled"
-        assert way.requests == []
         assert (await chat.run("Again.")).output_text == "Fine."
 
 
