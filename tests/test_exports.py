@@ -14,7 +14,6 @@ import pytest
 
 import turnlog
 import turnlog.errors
-import turnlog.testing
 
 HEAVY = ("aiosqlite", "httpx2", "pydantic", "sqlalchemy", "turnlog_transports", "websockets")
 

@@ -108,23 +108,23 @@ async def test_an_actor_that_is_none(by: object) -> None:
 # -- input ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ((), "empty"),
-        (("",), "empty"),
-        (([],), "empty"),
-        (({"role": "user", "content": ""},), "empty"),
-        (({"role": "user", "content": []},), "empty"),
-        (({},), 'needs a "type"'),
-        (({"content": "x"},), 'needs a "type"'),
-        (({"type": "message", "content": "x"},), 'needs a "role"'),
-        (({"type": "function_call_output", "output": "x"},), "id of the call"),
-        ((7,), "is no input"),
-        ((None,), "is no input"),
-        ((object(),), "is no input"),
-    ],
-)
+NO_INPUT: list[tuple[tuple[object, ...], str]] = [
+    ((), "empty"),
+    (("",), "empty"),
+    (([],), "empty"),
+    (({"role": "user", "content": ""},), "empty"),
+    (({"role": "user", "content": []},), "empty"),
+    (({},), 'needs a "type"'),
+    (({"content": "x"},), 'needs a "type"'),
+    (({"type": "message", "content": "x"},), 'needs a "role"'),
+    (({"type": "function_call_output", "output": "x"},), "id of the call"),
+    ((7,), "is no input"),
+    ((None,), "is no input"),
+    ((object(),), "is no input"),
+]
+
+
+@pytest.mark.parametrize(("given", "says"), NO_INPUT)
 async def test_input_that_is_none(given: tuple[object, ...], says: str) -> None:
     async with untouched() as (_, chat):
         for verb in (chat.run, chat.send, chat.request, chat.add):
@@ -164,7 +164,10 @@ async def test_metadata_that_is_not_json() -> None:
 
 
 def test_a_tool_whose_signature_cannot_be_described() -> None:
-    def odd(x: "Missing") -> str:  # type: ignore[name-defined]  # noqa: F821, UP037
+    class Odd:
+        """A type that has no JSON schema."""
+
+    def odd(x: Odd) -> str:
         return str(x)
 
     with pytest.raises(InvalidInput, match="'odd'"):
