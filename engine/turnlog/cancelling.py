@@ -30,14 +30,16 @@ async def cancel(
     With `after_request` the response that is under way is still heard, and its calls are not run.
     Raises NotFound for a turn that never was, NotSupported where another process runs it.
     """
+    runner = await engine.runner(conversation)
     head = await engine.head(conversation)
     open_ = head.state.turn
     if open_ is None or open_.id != turn:
         await turn_row(engine.store, conversation, turn)
+        if runner is not None and runner.turn == turn:
+            await runner.stop("cancelled")  # it is about to hear that the turn has ended
         return
-    runner = engine.live.get(conversation)
     left = is_left(head, running=runner is not None)
-    if runner is None and not left and open_.paused is None:
+    if runner is None and not left and head.owner is not None and not head.mine and head.alive:
         raise NotSupported(
             f"another process runs turn {turn}: cancelling from here comes with a later version"
         )
@@ -46,7 +48,7 @@ async def cancel(
         if draft.state.turn is None or draft.state.turn.id != turn:
             return None
         draft.do(RequestCancel(mode=mode, reason=reason))
-        if draft.state.turn.paused is not None:
+        if draft.state.turn.paused is not None and not engine.runs(conversation):
             why = "the call was not carried out: the turn was cancelled"
             abandon = await engine.abandoned(draft.state, why)
             draft.do(EndTurn(outcome="cancelled", reason=reason, abandon=abandon))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, Unpack, overload
 
 from . import events as ev
@@ -45,7 +45,7 @@ from .schemas import output_format
 from .settings import Settings, checked, with_format
 from .starting import IF_BUSY, PENDING, IfBusy, Input, Pending, Setup, begin
 from .state import State, Status
-from .turn import Turn, cancelled_with, failure
+from .turn import Turn, failure
 from .updates import Cursor, Update
 from .watching import watch
 
@@ -141,7 +141,8 @@ class Conversation:
         Returns with status `waiting` where a call needs somebody. Raises what `send` and
         `turn.result` raise: TurnFailed for a turn that failed, and nothing for any other outcome.
         """
-        return await cancelled_with(await self._send(input, output_type, options))
+        async with self._attended(input, output_type, options) as turn:
+            return await turn.result()
 
     @asynccontextmanager
     async def stream(
@@ -151,11 +152,8 @@ class Conversation:
         **options: Unpack[TurnOptions],
     ) -> AsyncGenerator[Turn[Any]]:
         """`send`, then watch: iterate the turn. Leaving the block early cancels the turn."""
-        turn = await self._send(input, output_type, options)
-        try:
+        async with self._attended(input, output_type, options) as turn:
             yield turn
-        finally:
-            await asyncio.shield(turn.leave())
 
     async def send(
         self,
@@ -172,13 +170,32 @@ class Conversation:
         """
         return await self._send(input, output_type, options)
 
-    async def _send(
+    @asynccontextmanager
+    async def _attended(
         self, input: Sequence[object], output_type: object, options: TurnOptions
+    ) -> AsyncGenerator[Turn[Any]]:
+        """A turn that is cancelled where its caller leaves, also while it begins."""
+        turn = self._turn(self._engine.ambient.id("turn"), output_type)
+        try:
+            turn = await self._send(input, output_type, options, turn.id)
+            yield turn
+        finally:
+            await asyncio.shield(turn.leave())
+
+    async def _send(
+        self,
+        input: Sequence[object],
+        output_type: object,
+        options: TurnOptions,
+        new: str | None = None,
     ) -> Turn[Any]:
-        wanted = output_type or (self._agent.output_type if self._agent is not None else None)
-        given = self._input(input, options, output_type=output_type)
+        given = replace(self._input(input, options, output_type=output_type), turn=new)
         turn = await begin(self._engine, self.id, given, await self._setup())
-        return Turn(turn, self.id, self._engine, self._agent, wanted)
+        return self._turn(turn, output_type)
+
+    def _turn(self, id: str, output_type: object) -> Turn[Any]:
+        wanted = output_type or (self._agent.output_type if self._agent is not None else None)
+        return Turn(id, self.id, self._engine, self._agent, wanted)
 
     async def request(self, *input: object, **options: Unpack[TurnOptions]) -> TurnResult[str]:
         """One request, one response, and no tool run: for callers with a loop of their own.

@@ -27,6 +27,7 @@ from .record import NewEvent
 from .recovery import OnUnknown, Send
 from .request import body, body_digest, is_stored, model_of, sendable, settings_of
 from .state import Call, Parent, State, start, still_holds
+from .unbroken import unbroken
 from .updates import Delta
 from .watchers import Watchers
 
@@ -64,6 +65,15 @@ class Running(Protocol):
         """Whoever watches it here."""
         ...
 
+    @property
+    def released(self) -> bool:
+        """Whether it has let go of the turn, and only tidies up."""
+        ...
+
+    def release(self) -> None:
+        """Be told that the lease was given back."""
+        ...
+
     async def wait(self) -> None:
         """Wait until the turn ended or waits; raises what stopped the runner, if anything did."""
         ...
@@ -91,6 +101,19 @@ class Engine:
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(
         default_factory=WeakValueDictionary[str, asyncio.Lock]
     )
+
+    # -- who runs ----------------------------------------------------------------------------
+
+    def runs(self, conversation: str) -> bool:
+        """Whether this process runs a turn of the conversation, under a lease."""
+        runner = self.live.get(conversation)
+        return runner is not None and not runner.released
+
+    async def runner(self, conversation: str) -> Running | None:
+        """Who runs a turn here; one that has let go of it is waited for, and is none."""
+        while (runner := self.live.get(conversation)) is not None and runner.released:
+            await runner.stop("released")
+        return runner
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -166,6 +189,7 @@ class Engine:
     ) -> Draft:
         """Read, fold, decide, append, and tell. On a conflict everything is done again.
 
+        A caller that is cancelled while the store writes is told of it behind the answer.
         Raises what `act` and the store raise; VersionConflict only with `expected` (law 11).
         """
         async with self._lock(conversation):
@@ -178,13 +202,12 @@ class Engine:
                 if not draft.events and lease in (None, "keep"):
                     return draft
                 try:
-                    await self._write(draft.append(lease))
+                    await unbroken(self._record(draft, lease))
                 except VersionConflict:
                     self.heads.pop(conversation, None)
                     if expected is not None or initial is not None:
                         raise
                     continue
-                self._tell(conversation, draft)
                 return draft
 
     def _lock(self, conversation: str) -> asyncio.Lock:
@@ -193,6 +216,15 @@ class Engine:
             lock = self._locks[conversation] = asyncio.Lock()
         return lock
 
+    async def _record(self, draft: Draft, lease: Lease | None) -> None:
+        await self._write(draft.append(lease))
+        runner = self.live.get(draft.state.id)
+        if runner is not None:
+            self.heads[draft.state.id] = draft.state
+            if lease == "release":
+                runner.release()
+            runner.watchers.tell(draft.events)
+
     async def _write(self, append: Append) -> Appended:
         for _ in range(COMMIT_TRIES - 1):
             try:
@@ -200,12 +232,6 @@ class Engine:
             except OutcomeUnknown:
                 continue
         return await self.store.append(append)
-
-    def _tell(self, conversation: str, draft: Draft) -> None:
-        runner = self.live.get(conversation)
-        if runner is not None:
-            self.heads[conversation] = draft.state
-            runner.watchers.tell(draft.events)
 
     # -- requests ----------------------------------------------------------------------------
 

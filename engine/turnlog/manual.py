@@ -49,9 +49,11 @@ async def continue_manual(
             raise InvalidInput("there is nothing to send: pass an input, or answer the calls")
         return "acquire"
 
-    draft = await acquiring(engine, conversation, act, given.actor)
-    runner = runner_for(engine, draft, turn.id, config, settings, agent)
-    runner.start(draft.state, outgoing)
+    def run(draft: Draft) -> None:
+        runner = runner_for(engine, draft, turn.id, config, settings, agent)
+        runner.start(draft.state, outgoing)
+
+    await acquiring(engine, conversation, act, given.actor, run)
 
 
 def _check_ready(draft: Draft, turn: Turn) -> None:

@@ -54,11 +54,17 @@ class Runner:
         self._work: asyncio.Task[None] | None = None
         self._main: asyncio.Task[None] | None = None
         self._stopped: str | None = None
+        self._released = False
 
     @property
     def turn(self) -> str:
         """The turn's id."""
         return self.held.turn
+
+    @property
+    def released(self) -> bool:
+        """Whether the lease was given back: what is left is to tidy up."""
+        return self._released
 
     @property
     def watchers(self) -> Watchers:
@@ -77,6 +83,10 @@ class Runner:
         self._engine.heads[self.held.conversation] = state
         self._main = asyncio.create_task(self._run(first), name=f"turnlog {self.turn}")
         self._main.add_done_callback(_retrieved)
+
+    def release(self) -> None:
+        """The lease was given back; the turn is nobody's, or the next owner's."""
+        self._released = True
 
     async def wait(self) -> None:
         """Wait until the turn ended or waits; raises what stopped the runner, if anything did."""
@@ -121,16 +131,14 @@ class Runner:
         self.held.watchers.tell((None,))
 
     async def _settle(self, reason: str) -> None:
-        state = await self.held.state()
-        if not self._is_open(state) or state.status == "waiting":
-            return
-        await settle_here(
-            self._engine,
-            self.held.conversation,
-            self.held.epoch,
-            reason=reason,
-            reception=self._reception,
-        )
+        if not self._released:
+            await settle_here(
+                self._engine,
+                self.held.conversation,
+                self.held.epoch,
+                reason=reason,
+                reception=self._reception,
+            )
 
     async def _work_on(self, work: Coroutine[None, None, None]) -> None:
         """Do something that `stop` may cut short, and nothing behind it."""

@@ -22,6 +22,7 @@ from .reception import Reception, is_chain_lost
 from .recovery import Ask, Doubt, End, Halt, Interrupt, Settled, Settlement, Unknown, settle
 from .secrets import values_in
 from .state import Attempt, State
+from .unbroken import unbroken
 
 POLL_SECONDS = 0.5
 POLL_FOR_SECONDS = 30.0
@@ -54,22 +55,14 @@ async def settle_left(engine: Engine, conversation: str) -> list[Recovered]:
     Raises ProviderError where the provider has to be asked and cannot be reached: then nothing is
     recorded, and it can be tried again.
     """
-    head = await engine.head(conversation)
-    if not is_left(head, running=conversation in engine.live):
-        return []
-    found = await _fetched(engine, head.state)
-    epoch = head.epoch + 1
-    try:
-        await engine.commit(conversation, _acquire, epoch=epoch)
-    except StaleEpoch:
-        return []
-    done: list[Recovered] = []
-    if found is not None and head.state.turn is not None:
-        await _record(engine, conversation, epoch, found)
-        action = "fetched the response, which had finished"
-        turn = head.state.turn.id
-        done = [Recovered(conversation=conversation, turn=turn, action=action, reason="crashed")]
-    return done + await settle_here(engine, conversation, epoch)
+    while True:
+        head = await engine.head(conversation)
+        if not is_left(head, running=engine.runs(conversation)):
+            return []
+        found = await _fetched(engine, head.state)
+        done = await unbroken(_take_over(engine, head, found))
+        if done is not None:
+            return done
 
 
 async def _fetched(engine: Engine, state: State) -> Reception | None:
@@ -84,8 +77,28 @@ async def _fetched(engine: Engine, state: State) -> Reception | None:
     return await ask(engine, state.id, state.attempt, step.response)
 
 
-async def _acquire(draft: Draft) -> Lease:
-    return "acquire"
+async def _take_over(engine: Engine, head: Head, found: Reception | None) -> list[Recovered] | None:
+    """Take the lease and settle; None where somebody was there since the head was read."""
+    conversation, epoch, taken = head.state.id, head.epoch + 1, False
+
+    async def act(draft: Draft) -> Lease | None:
+        nonlocal taken
+        taken = draft.state.version == head.state.version and not engine.runs(conversation)
+        return "acquire" if taken else None
+
+    try:
+        await engine.commit(conversation, act, epoch=epoch)
+    except StaleEpoch:
+        return []
+    if not taken:
+        return None
+    done: list[Recovered] = []
+    if found is not None and head.state.turn is not None:
+        await _record(engine, conversation, epoch, found)
+        action = "fetched the response, which had finished"
+        turn = head.state.turn.id
+        done = [Recovered(conversation=conversation, turn=turn, action=action, reason="crashed")]
+    return done + await settle_here(engine, conversation, epoch)
 
 
 async def settle_here(

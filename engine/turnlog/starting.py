@@ -6,6 +6,7 @@ its first request are one append (laws 1 and 13).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -24,6 +25,8 @@ from .record import NewEvent
 from .recovery import Send
 from .runner import Runner
 from .settling import settle_left
+from .state import State
+from .unbroken import unbroken
 
 IfBusy: TypeAlias = Literal["raise", "queue", "interrupt"]
 Pending: TypeAlias = Literal["raise", "abandon"]
@@ -37,7 +40,10 @@ RESUMED = frozenset({"crashed", "closed", "stopped"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """What a caller sends: items, settings of the turn, and how it is to be taken."""
+    """What a caller sends: items, settings of the turn, and how it is to be taken.
+
+    `turn` is the id of the turn that it begins, where the caller has made one.
+    """
 
     items: tuple[JsonObject, ...]
     settings: JsonObject = field(default_factory=dict[str, Json])
@@ -47,6 +53,7 @@ class Input:
     if_busy: IfBusy = "raise"
     pending: Pending = "raise"
     max_requests: int | None = None
+    turn: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +74,16 @@ async def begin(engine: Engine, conversation: str, given: Input, setup: Setup) -
         raise NotSupported('if_busy="queue" comes with a later version: use "raise"')
     engine.transport.check()
     digest = input_digest(given.items, given.settings)
-    if given.key is not None:
-        known = await engine.store.turn(conversation, key=given.key)
-        if known is not None:
-            return await _known(engine, known, digest, setup)
-    await make_way(engine, conversation, given.if_busy)
-    return await _begin(engine, conversation, given, setup, digest)
+    found: str | TurnRow | None = await _by_key(engine, conversation, given.key)
+    if found is None:
+        await make_way(engine, conversation, given.if_busy)
+        found = await _begin(engine, conversation, given, setup, digest)
+    return found if isinstance(found, str) else await _known(engine, found, digest, setup)
+
+
+async def _by_key(engine: Engine, conversation: str, key: str | None) -> TurnRow | None:
+    """The turn that a key stands for already."""
+    return await engine.store.turn(conversation, key=key) if key is not None else None
 
 
 async def _known(engine: Engine, known: TurnRow, digest: str, setup: Setup) -> str:
@@ -95,49 +106,63 @@ async def make_way(engine: Engine, conversation: str, if_busy: IfBusy) -> None:
     if await engine.store.head(conversation) is None:
         return
     await settle_left(engine, conversation)
-    runner = engine.live.get(conversation)
+    runner = await engine.runner(conversation)
     if runner is not None and if_busy == "interrupt":
         await cancel(engine, conversation, runner.turn, reason="interrupted", actor="turnlog")
 
 
-async def _begin(engine: Engine, conversation: str, given: Input, setup: Setup, digest: str) -> str:
-    turn = engine.ambient.id("turn")
+async def _begin(
+    engine: Engine, conversation: str, given: Input, setup: Setup, digest: str
+) -> str | TurnRow:
+    """Begin a turn; its id, or the turn that somebody began with the same key meanwhile."""
+    turn = given.turn or engine.ambient.id("turn")
     outgoing: Outgoing | None = None
     config = setup.config
+    known: TurnRow | None = None
 
-    async def act(draft: Draft) -> Lease:
-        nonlocal outgoing, config
+    async def act(draft: Draft) -> Lease | None:
+        nonlocal outgoing, config, known
+        known = await _by_key(engine, conversation, given.key)
+        if known is not None:
+            return None
         draft.do(Start(metadata=setup.metadata))
         if setup.config is not None:
             _configure(draft, setup.config, setup.agent)
         config = setup.config or await engine.configuration(draft.state)
-        abandon = None
-        if given.pending == "abandon":
-            why = "the call was not carried out: another input came first"
-            abandon = await engine.abandoned(draft.state, why)
-        draft.do(
-            BeginTurn(
-                turn=turn,
-                key=given.key or turn,
-                digest=digest,
-                items=tuple(engine.keyed(item) for item in given.items),
-                settings=given.settings,
-                max_requests=given.max_requests,
-                manual=given.manual,
-                present=await engine.present(conversation, given.items),
-                abandon=abandon,
-            )
-        )
+        draft.do(await _beginning(engine, draft.state, given, turn, digest))
         outgoing = await engine.prepare(draft, Send(cause="first"), config, given.settings)
         if outgoing is None:
             raise InvalidInput("there is nothing to send: an output needs the call that it answers")
         return "acquire"
 
-    draft = await acquiring(engine, conversation, act, given.actor)
-    assert config is not None
-    runner = runner_for(engine, draft, turn, config, given.settings, setup.agent)
-    runner.start(draft.state, outgoing)
-    return turn
+    def run(draft: Draft) -> None:
+        if known is None and config is not None:
+            runner = runner_for(engine, draft, turn, config, given.settings, setup.agent)
+            runner.start(draft.state, outgoing)
+
+    await acquiring(engine, conversation, act, given.actor, run)
+    return known or turn
+
+
+async def _beginning(
+    engine: Engine, state: State, given: Input, turn: str, digest: str
+) -> BeginTurn:
+    """The command that begins a turn, with the outputs of the calls that it abandons."""
+    abandon = None
+    if given.pending == "abandon":
+        why = "the call was not carried out: another input came first"
+        abandon = await engine.abandoned(state, why)
+    return BeginTurn(
+        turn=turn,
+        key=given.key or turn,
+        digest=digest,
+        items=tuple(engine.keyed(item) for item in given.items),
+        settings=given.settings,
+        max_requests=given.max_requests,
+        manual=given.manual,
+        present=await engine.present(state.id, given.items),
+        abandon=abandon,
+    )
 
 
 def _configure(draft: Draft, config: ev.ConversationConfigured, agent: Agent | None) -> None:
@@ -163,18 +188,30 @@ def runner_for(
     return Runner(held, config=config, settings=settings, agent=agent or registered)
 
 
-async def acquiring(engine: Engine, conversation: str, act: Act, actor: str) -> Draft:
-    """Commit what takes the lease; where another process was first, look again.
+async def acquiring(
+    engine: Engine, conversation: str, act: Act, actor: str, run: Callable[[Draft], None]
+) -> None:
+    """Commit what takes the lease and run what follows, or neither; nothing comes between them.
 
-    Raises Busy where a living owner of another process holds it.
+    Where another process was first, it looks again. Raises Busy where a living owner of another
+    process holds the lease.
     """
+    await unbroken(_acquire(engine, conversation, act, actor, run))
+
+
+async def _acquire(
+    engine: Engine, conversation: str, act: Act, actor: str, run: Callable[[Draft], None]
+) -> None:
     while True:
         head = await engine.store.head(conversation)
         epoch = head.epoch + 1 if head is not None else 1
         try:
-            return await engine.commit(conversation, act, actor=actor, epoch=epoch)
+            draft = await engine.commit(conversation, act, actor=actor, epoch=epoch)
         except StaleEpoch:
             await _check_free(engine, conversation)
+        else:
+            run(draft)
+            return
 
 
 async def _check_free(engine: Engine, conversation: str) -> None:
@@ -193,7 +230,7 @@ async def resume(engine: Engine, conversation: str, turn: str, agent: Agent | No
 
     Raises NotFound, Busy (another process runs it), ConfigurationError.
     """
-    if conversation in engine.live:
+    if await engine.runner(conversation) is not None:
         return
     engine.transport.check()
     await settle_left(engine, conversation)
@@ -207,11 +244,19 @@ async def resume(engine: Engine, conversation: str, turn: str, agent: Agent | No
     config = await engine.configuration(state)
     settings = await engine.turn_settings(state)
 
-    async def act(draft: Draft) -> Lease:
-        return "acquire"
+    free = False
 
-    draft = await acquiring(engine, conversation, act, "turnlog")
-    runner_for(engine, draft, turn, config, settings, agent).start(draft.state)
+    async def act(draft: Draft) -> Lease | None:
+        nonlocal free
+        open_ = draft.state.turn
+        free = not engine.runs(conversation) and open_ is not None and open_.id == turn
+        return "acquire" if free else None
+
+    def run(draft: Draft) -> None:
+        if free:
+            runner_for(engine, draft, turn, config, settings, agent).start(draft.state)
+
+    await acquiring(engine, conversation, act, "turnlog", run)
 
 
 async def _check_turn(engine: Engine, conversation: str, turn: str) -> None:

@@ -5,7 +5,6 @@ The one rule: the log owns the turn and runs it; a handle watches, waits, cancel
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -84,12 +83,9 @@ class Turn(Generic[T]):
 
     async def leave(self) -> None:
         """Stop watching: a turn that still runs here is cancelled, and one that waits is not."""
-        runner = self._engine.live.get(self.conversation)
-        if runner is None or runner.turn != self.id:
-            return
-        state = await self._engine.state(self.conversation)
-        if state.status == "busy":
-            await self.cancel(reason="the caller stopped watching")
+        runner = await self._engine.runner(self.conversation)
+        if runner is not None and runner.turn == self.id:
+            await self.cancel(reason="the caller left")
 
     async def resume(self) -> Turn[T]:
         """Continue the turn here, where it waits or its process is gone.
@@ -109,12 +105,3 @@ def failure(result: TurnResult[str]) -> TurnFailed:
         code=text(error, "code"),
         status=integer(error, "status"),
     )
-
-
-async def cancelled_with(turn: Turn[T]) -> TurnResult[T]:
-    """Wait for a turn, and cancel it where the waiting is cancelled."""
-    try:
-        return await turn.result()
-    except asyncio.CancelledError:
-        await asyncio.shield(turn.cancel(reason="the caller stopped waiting"))
-        raise

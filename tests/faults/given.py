@@ -1,0 +1,143 @@
+"""What the tests of faults are given: a model that answers what it is asked, and the laws.
+
+`sound` is what must hold of every conversation after every fault (storage section 2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import count
+
+import turnlog
+from turnlog import events as ev
+from turnlog.canonical import JsonObject, objects, text
+from turnlog.conversation import Conversation
+from turnlog.draft import Ambient
+from turnlog.items import is_client_call, output_text, type_of
+from turnlog.ports import Append, Appended
+from turnlog.record import Recorded
+from turnlog.state import replay, start
+from turnlog.store import MemoryStore
+from turnlog.testing import Reply, call, calls
+from turnlog.testing import text as says
+from turnlog.updates import Delta, Retracted, Update
+
+PATIENCE = 20.0
+SUM = "The sums are three and seven."
+ASK = "Add one and two, then three and four."
+
+OUTCOMES = (
+    ev.ResponseCompleted,
+    ev.ResponseIncomplete,
+    ev.ResponseFailed,
+    ev.ResponseRejected,
+    ev.ResponseInterrupted,
+    ev.ResponseUnknown,
+)
+ENDINGS = (ev.CallAnswered, ev.CallRejected, ev.CallAbandoned)
+
+
+def leaping() -> Ambient:
+    """A clock on which every look is a minute later, so that no delay is really waited for."""
+    ticks = count(1_700_000_000, 60)
+    return Ambient(now=lambda: next(ticks) * 1_000_000)
+
+
+class LateStore(MemoryStore):
+    """A store whose answers come some steps of the loop after it has written, as a file's do."""
+
+    async def append(self, append: Append) -> Appended:
+        """Write, and answer later: whoever is cancelled between the two does not know."""
+        await asyncio.sleep(0)
+        appended = await super().append(append)
+        await asyncio.sleep(0)
+        return appended
+
+
+# -- a model -------------------------------------------------------------------------------
+
+BOTH = calls(call("add", a=1, b=2), call("add", a=3, b=4))
+
+
+def model(body: JsonObject) -> Reply:
+    """Ask for two sums; say them once it has both; anything else is fine."""
+    last = objects(body, "input")[-1]
+    if type_of(last) == "function_call_output":
+        return says(SUM)
+    return BOTH if output_text(last) == ASK else says("Fine.")
+
+
+def for_ever() -> Sequence[Callable[[JsonObject], Reply]]:
+    """A script that is long enough for every test."""
+    return [model] * 20
+
+
+# -- what a watcher saw --------------------------------------------------------------------
+
+
+def shown(updates: Sequence[Update]) -> dict[str, str]:
+    """The text of each part of each attempt, without what was retracted."""
+    texts: dict[str, dict[str, str]] = {}
+    for update in updates:
+        if isinstance(update, Retracted):
+            texts.pop(update.attempt, None)
+        elif isinstance(update, Delta) and update.type == "text.delta":
+            parts = texts.setdefault(update.cursor.attempt, {})
+            parts[update.part] = parts.get(update.part, "") + update.delta
+    return {attempt: "".join(parts.values()) for attempt, parts in texts.items()}
+
+
+async def collect(updates: AsyncIterator[Update]) -> list[Update]:
+    """All updates, with a limit to how long they may take."""
+    async with asyncio.timeout(PATIENCE):
+        return [update async for update in updates]
+
+
+# -- the laws ------------------------------------------------------------------------------
+
+
+async def sound(log: turnlog.Log, chat: Conversation) -> list[Recorded]:
+    """Everything that must be so of a conversation in which nothing is under way; its events."""
+    report = await log.verify()
+    assert report.ok, report.findings
+    events = await chat.events()
+    assert [one.version for one in events] == list(range(1, len(events) + 1))
+    assert len({one.id for one in events}) == len(events)
+    if events:
+        head = (await chat.state()).head
+        assert replay(start(chat.id), events) == head
+    facts = [one.event for one in events]
+    one_outcome_each(facts)
+    one_end_each(facts)
+    legal(await chat.items())
+    return events
+
+
+def one_outcome_each(facts: Sequence[ev.Event]) -> None:
+    """Every attempt ends in exactly one recorded outcome, and no other has one (law 5)."""
+    sent = [one.attempt for one in facts if isinstance(one, ev.RequestPrepared)]
+    assert len(set(sent)) == len(sent)
+    assert Counter(one.attempt for one in facts if isinstance(one, OUTCOMES)) == Counter(sent)
+
+
+def one_end_each(facts: Sequence[ev.Event]) -> None:
+    """Every call has one output, unless it was answered late, and none is started twice."""
+    asked = [one.call for one in facts if isinstance(one, ev.CallRequested)]
+    assert Counter(one.call for one in facts if isinstance(one, ENDINGS)) == Counter(asked)
+    started = Counter(one.call for one in facts if isinstance(one, ev.CallStarted))
+    assert all(times == 1 for times in started.values()), started
+
+
+def legal(items: Sequence[object]) -> None:
+    """Every call of the context has exactly one output, and every output its call (law 9)."""
+    raws = [item.raw for item in items if isinstance(item, turnlog.Item)]
+    asked = [text(raw, "call_id") for raw in raws if is_client_call(raw)]
+    told = [text(raw, "call_id") for raw in raws if type_of(raw) == "function_call_output"]
+    assert Counter(asked) == Counter(told)
+
+
+def inputs(items: Sequence[turnlog.Item]) -> list[str]:
+    """What the user said, in the order of the context."""
+    return [output_text(item.raw) for item in items if text(item.raw, "role") == "user"]
