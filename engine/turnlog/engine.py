@@ -16,9 +16,9 @@ from . import events as ev
 from .agent import Agent
 from .canonical import JsonObject, text
 from .commands import Keyed, Prepare
-from .context import load, requested
+from .context import requested
 from .draft import Ambient, Draft
-from .errors import NotFound, OutcomeUnknown, VersionConflict
+from .errors import NotFound, OutcomeUnknown, StoreCorrupt, VersionConflict
 from .items import FORMAT, has_hosted_effects, refused_output
 from .plan import Delta as DeltaPlan
 from .plan import Fork, Full, Plan, Reach, plan
@@ -156,11 +156,18 @@ class Engine:
         return frozenset([id for id in ids if await self.store.find(conversation, item_id=id)])
 
     async def call_item(self, state: State, call: Call) -> JsonObject:
-        """The output item that holds a call (in a fork, an ancestor may have it)."""
-        places = await self.store.find(state.id, key=call.item)
-        if not places:
-            raise NotFound(f"call {call.id!r} stands in no item of conversation {state.id!r}")
-        return (await load(self.store, places[:1]))[0].raw
+        """The item that asked for a call, as it was recorded (in a fork, an ancestor may have it).
+
+        What the caller has made of it in the context since does not matter.
+        """
+        holder, fork = state.id, state.fork
+        while True:
+            for one in await self.store.pick(holder, [call.version]):
+                if isinstance(one.event, ev.OutputRecorded) and one.event.key == call.item:
+                    return one.event.item
+            if fork is None:
+                raise StoreCorrupt(f"conversation {state.id!r} lacks call {call.id!r}: verify it")
+            holder, fork = fork.conversation, (await self.head(fork.conversation)).state.fork
 
     async def abandoned(self, state: State, why: str) -> tuple[Keyed, ...]:
         """An output for each call that has none, which tells the model why (law 7)."""
