@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.main import get_command
 
 from turnlog.canonical import Json, JsonObject
 from turnlog.cli.app import app
@@ -91,16 +91,44 @@ def plain(stream: io.StringIO) -> str:
 
 
 class Terminal(io.StringIO):
-    """A stream that somebody looks at, or types into; a line `^C` is an interrupt."""
+    """A stream that somebody looks at."""
 
     def isatty(self) -> bool:
         return True
 
-    def readline(self, size: int | None = -1, /) -> str:
-        line = super().readline()
-        if line == "^C\n":
+
+class Keys(io.BytesIO):
+    """What somebody types, one line at a time; a line `^C` is an interrupt."""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        line = self.readline()
+        if line == b"^C\n":
             raise KeyboardInterrupt
         return line
+
+
+class Keyboard(io.TextIOWrapper):
+    """Where somebody sits and types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+COMMANDS = get_command(app)
+"""Made once: it takes longer than most commands."""
+
+
+def invoke(arguments: Sequence[str], input: io.TextIOWrapper, out: io.StringIO) -> Ran:
+    """Run the command in this process, as its entry point does."""
+    err = type(out)()
+    before, sys.stdin = sys.stdin, input
+    try:
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as exit:
+            COMMANDS.main(list(arguments), prog_name="turnlog")
+    finally:
+        sys.stdin = before
+    code = exit.value.code
+    return Ran(code if isinstance(code, int) else 0, plain(out), plain(err))
 
 
 @dataclass(frozen=True)
@@ -118,24 +146,16 @@ class Desk:
         path.write_text(json.dumps(entries))
         return str(path)
 
-    def run(self, *arguments: str, input: str | None = None) -> Ran:
-        """Run a command that is to succeed or fail in a way that it explains."""
-        done = CliRunner().invoke(app, arguments, input=input)
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return Ran(done.exit_code, done.stdout, done.stderr)
+    def run(self, *arguments: str, input: str = "") -> Ran:
+        """Run a command in a pipe."""
+        typed = io.TextIOWrapper(io.BytesIO(input.encode()), encoding="utf-8")
+        return invoke(arguments, typed, io.StringIO())
 
     def at_terminal(self, *arguments: str, typed: Sequence[str] = ()) -> Ran:
         """Run a command at a terminal, without its colours; `typed` are lines."""
-        keys, out, err = Terminal("".join(f"{line}\n" for line in typed)), Terminal(), Terminal()
-        before, sys.stdin = sys.stdin, keys
-        try:
-            with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as exit:
-                app(arguments)
-        finally:
-            sys.stdin = before
-        code = exit.value.code
-        return Ran(code if isinstance(code, int) else 0, plain(out), plain(err))
+        lines = "".join(f"{line}\n" for line in typed)
+        keys = Keyboard(Keys(lines.encode()), encoding="utf-8")
+        return invoke(arguments, keys, Terminal())
 
     def talk(self, id: str, *typed: str, entries: Sequence[Json]) -> Ran:
         """A conversation at a terminal."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import sqlite3
@@ -12,16 +13,19 @@ from pathlib import Path
 import pytest
 
 import turnlog
-from turnlog.canonical import array, obj, objects, text
+from turnlog.canonical import Json, array, obj, objects, text
+from turnlog.cli.opening import Nowhere
 from turnlog.cli.serving import simulator
-from turnlog.errors import ConfigurationError
+from turnlog.errors import ConfigurationError, NotSupported
+from turnlog.ports import Create
+from turnlog.state import Parent
 from turnlog.testing import scripted
 from turnlog.testing import text as said
 from turnlog_transports.simulator import Simulator
 
 from .given import ADD_AND_PAY, COMMAND, Desk
 
-PAY = {"call": "pay", "arguments": {"amount": 3.5, "to": "Ana"}}
+PAY: Json = {"call": "pay", "arguments": {"amount": 3.5, "to": "Ana"}}
 
 
 @pytest.fixture
@@ -35,8 +39,8 @@ def waiting(desk: Desk) -> Desk:
 
 
 def test_the_answer_goes_to_stdout_and_everything_else_to_stderr(desk: Desk) -> None:
-    entries = {"call": "add", "arguments": {"a": 1, "b": 2}}, {"text": "It is 3."}
-    ran = desk.chat("c1", "Add 1 and 2.", *entries)
+    calls: Json = {"call": "add", "arguments": {"a": 1, "b": 2}}
+    ran = desk.chat("c1", "Add 1 and 2.", calls, {"text": "It is 3."})
     assert (ran.code, ran.out) == (0, "It is 3.\n")
     assert ran.err.splitlines() == ["→ add(a=1, b=2)", "← add: 3"]
 
@@ -58,7 +62,7 @@ def test_no_model_is_needed_for_a_script_and_a_recorded_one_stays(desk: Desk) ->
 
 
 def test_a_transcript_answers_too(desk: Desk) -> None:
-    response = {
+    response: Json = {
         "id": "resp_1",
         "object": "response",
         "status": "completed",
@@ -71,7 +75,7 @@ def test_a_transcript_answers_too(desk: Desk) -> None:
             }
         ],
     }
-    exchange = {
+    exchange: Json = {
         "request": {"method": "POST", "path": "/v1/responses"},
         "response": {"status": 200, "body": response},
     }
@@ -243,7 +247,7 @@ def test_log_of_one_turn_from_a_version_and_as_json(desk: Desk) -> None:
     events = desk.run("log", desk.db, "c1", "--json").json
     turn = text(events[-1], "turn") or ""
     of_turn = desk.run("log", desk.db, "c1", "--turn", turn, "--json").json
-    assert {event["turn"] for event in of_turn} == {turn}
+    assert {text(event, "turn") for event in of_turn} == {turn}
     assert (
         desk.run("log", desk.db, "c1", "--after", str(len(events) - 1))
         .lines[0]
@@ -279,16 +283,19 @@ def test_diff_between_versions_and_turns(desk: Desk) -> None:
 
 
 async def test_diff_shows_an_edited_item_as_it_was_and_is(desk: Desk) -> None:
-    async with turnlog.open(desk.db, transport=scripted([said("1")])) as log:
-        chat = await log.conversation("c1", model="gpt-5.5")
-        await chat.run("One")
-        (first, *_) = await chat.items()
+    calls: Json = {"call": "add", "arguments": {"a": 1, "b": 2}}
+    await asyncio.to_thread(desk.chat, "c1", "Add.", calls, {"text": "3."})
+    async with turnlog.open(desk.db, transport=scripted([])) as log:
+        chat = await log.get("c1")
         before = (await chat.state()).version
-        await chat.edit(first, "Uno")
+        output = (await chat.items())[2]
+        await chat.edit(output, {**output.raw, "output": "four"})
+        await chat.remove((await chat.items())[3])
     ran = await desk.aside("diff", desk.db, "c1", str(before))
-    assert ran.lines == ["-    0  user: One", "+    0  user: Uno"] or ran.lines == [
-        "~    0  user: One",
-        "     0  user: Uno",
+    assert ran.lines == [
+        "~    2  function call output: 3",
+        "     2  function call output: four",
+        "-    3  assistant: 3.",
     ]
 
 
@@ -501,6 +508,16 @@ async def test_a_provider_at_an_address(desk: Desk, monkeypatch: pytest.MonkeyPa
             *("--base-url", provider.base_url, "--transport", "http"),
         )
     assert (ran.code, ran.out) == (0, "Over HTTP.\n")
+
+
+async def test_a_command_that_only_looks_has_no_way_to_a_provider() -> None:
+    nowhere = Nowhere()
+    parent = Parent(response="r", end=0, version=1, time=0, store=True, transport="http")
+    assert not nowhere.remembers(parent)
+    with pytest.raises(NotSupported, match="asks no provider"):
+        nowhere.check()
+    with pytest.raises(NotSupported, match="asks no provider"):
+        await anext(nowhere.send(Create(body={})))
 
 
 def test_a_missing_key_is_named(desk: Desk) -> None:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from turnlog.canonical import text
+from turnlog.canonical import Json, JsonObject, text
 
 from .given import ADD_AND_PAY, COMMAND, Desk
 
-PAY = {"call": "pay", "arguments": {"amount": 3.5, "to": "Ana"}}
+PAY: Json = {"call": "pay", "arguments": {"amount": 3.5, "to": "Ana"}}
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +59,10 @@ def test_what_is_left_waiting_is_asked_again_when_the_conversation_goes_on(desk:
     ran = desk.talk("c1", "Pay", "", "Hello?", entries=[PAY])
     assert "error: " in ran.err
     ran = desk.talk("c1", "y", "Thanks", entries=[{"text": "Paid."}, {"text": "Welcome."}])
-    assert "c1 goes on behind 1 turns" in ran.err
+    assert "c1 goes on behind 1 turn" in ran.err
     assert "its last turn is open (approval): it goes on" in ran.err
     assert "Paid." in ran.out and "Welcome." in ran.out
+    assert desk.talk("c1", entries=[]).err.splitlines()[-1] == "  assistant: Welcome."
 
 
 def test_an_interrupt_at_a_question_leaves_the_call_waiting(desk: Desk) -> None:
@@ -74,7 +75,7 @@ def test_an_interrupt_at_the_prompt_is_nothing(desk: Desk) -> None:
 
 
 def test_a_deferred_call_is_answered_inline(desk: Desk) -> None:
-    later = {"call": "later", "arguments": {"what": "x"}}
+    later: Json = {"call": "later", "arguments": {"what": "x"}}
     ran = desk.talk("c1", "Later", "It is 7.", entries=[later, {"text": "So it is 7."}])
     assert "… later deferred" in ran.err
     assert "← later: It is 7." in ran.err
@@ -99,34 +100,39 @@ def test_an_interrupt_cancels_the_turn_and_the_conversation_goes_on(desk: Desk) 
 
 
 def test_a_turn_that_fails_is_told_and_the_conversation_goes_on(desk: Desk) -> None:
-    refused = {"error": 400, "message": "no \x1b[2J such model"}
+    refused: Json = {"error": 400, "message": "no \x1b[2J such model"}
     ran = desk.talk("c1", "Hi", "Again", entries=[refused, {"text": "Hello."}])
     assert "error: the turn failed: no \\x1b[2J such model" in ran.err
     assert "Hello." in ran.out
 
 
 def test_what_was_cut_off_is_to_be_discarded(desk: Desk) -> None:
-    cut = {"text": "Hello there, you.", "cut_after": 6}
+    cut: Json = {"text": "Hello there, you.", "cut_after": 6}
     ran = desk.talk("c1", "Hi", entries=[cut, {"text": "Hello."}])
     assert "(discard what stands above: another attempt follows)" in ran.err
     assert ran.out.endswith("\nHello.\n> \n")
 
 
 def test_parts_and_refusals_stand_on_lines_of_their_own(desk: Desk) -> None:
-    two = {"reply": [{"text": "First.", "phase": "commentary"}, {"text": "Second."}]}
+    two: Json = {"reply": [{"text": "First.", "phase": "commentary"}, {"text": "Second."}]}
     ran = desk.talk("c1", "Hi", "More", entries=[two, {"refusal": "No."}])
     assert "First.\nSecond.\n" in ran.out
     assert ran.out.endswith("No.\n> \n")
 
 
 def test_hosted_tools_and_unknown_frames_are_told_once(desk: Desk) -> None:
-    search = {
+    search: Json = {
         "item": {"type": "web_search_call", "action": {"type": "search", "query": "x"}},
     }
     ran = desk.talk("c1", "Search", entries=[{"reply": [search, {"text": "Found."}]}])
     assert "· web search call: in progress" in ran.err
-    response = {"id": "resp_1", "object": "response", "status": "completed", "output": []}
-    strange = [
+    response: JsonObject = {
+        "id": "resp_1",
+        "object": "response",
+        "status": "completed",
+        "output": [],
+    }
+    strange: Json = [
         {"type": "response.created", "response": {**response, "status": "in_progress"}},
         {"type": "response.new_thing", "x": 1},
         {"type": "response.new_thing", "x": 2},
@@ -212,3 +218,17 @@ def test_ctrl_c_and_ctrl_d_at_a_real_terminal(desk: Desk) -> None:
     assert (state["status"], state["turns"]) == ("idle", 2)
     last = desk.run("log", desk.db, "c1", "--json").json[-1]
     assert text(last, "tag") == "turn.ended"
+
+
+def test_log_follows_what_another_process_writes(desk: Desk) -> None:
+    desk.chat("c1", "Hi", {"text": "Hello."})
+    for which in (["c1"], []):
+        command = [*COMMAND, "log", desk.db, *which, "--follow"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            told = iter(process.stdout.readline, "")
+            assert any("turn.ended" in line for line in told)
+            desk.chat("c1", "And?", {"text": "No more."})
+            assert any("assistant: No more." in line for line in told)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130

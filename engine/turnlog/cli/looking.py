@@ -422,7 +422,9 @@ def diff(
         for one in found:
             _difference(screen, one)
         counted = Counter(type(one).__name__.lower() for one in found)
-        screen.note(", ".join(f"{count} {kind}" for kind, count in counted.items()) or "both are empty")
+        screen.note(
+            ", ".join(f"{count} {kind}" for kind, count in counted.items()) or "both are empty"
+        )
 
     run(work())
 

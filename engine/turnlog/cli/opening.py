@@ -42,17 +42,19 @@ class Nowhere:
     profile = Profile(name="none", key_env=None)
 
     def check(self) -> None:
-        """Nothing can go out."""
-        raise NotSupported("this command asks no provider: use `turnlog chat` or `turnlog resume`")
+        """Raise NotSupported: nothing can go out."""
+        self._frame()
 
     def remembers(self, parent: Parent) -> bool:
         """Nothing is remembered."""
         return False
 
     async def send(self, request: Request) -> AsyncGenerator[Frame]:
-        """Nothing is sent."""
-        self.check()
-        yield Frame(type="", data={})
+        """Raise NotSupported: nothing is sent."""
+        yield self._frame()
+
+    def _frame(self) -> Frame:
+        raise NotSupported("this command asks no provider: use `turnlog chat` or `turnlog resume`")
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -164,9 +166,16 @@ def load_agents(spec: str) -> list[Agent]:
             " MODULE:NAME"
         ) from error
     found: object = getattr(module, name, None)
-    agents = cast("Sequence[object]", found if isinstance(found, (list, tuple)) else [found])
-    if not agents or not all(isinstance(agent, Agent) for agent in agents):
+    agents = _agents(found)
+    if not agents:
         raise ConfigurationError(
             f"{spec} is no Agent and no list of them: it is {type(found).__name__}"
         )
-    return cast("list[Agent]", list(agents))
+    return agents
+
+
+def _agents(found: object) -> list[Agent]:
+    """The agents in what a module holds; none where anything else is among them."""
+    many = cast("Sequence[object]", found) if isinstance(found, (list, tuple)) else [found]
+    agents = [agent for agent in many if isinstance(agent, Agent)]
+    return agents if len(agents) == len(many) else []

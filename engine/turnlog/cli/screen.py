@@ -111,9 +111,8 @@ class Screen:
     def data(self, value: object, **more: object) -> None:
         """One line of JSON."""
         line = plain(value)
-        if isinstance(line, Mapping):
-            line = {**line, **{key: plain(part) for key, part in more.items()}}
-        print(json_line(line), flush=True)
+        assert isinstance(line, Mapping)
+        print(json_line({**line, **{key: plain(part) for key, part in more.items()}}), flush=True)
 
     def show(self, what: RenderableType) -> None:
         """Something for eyes; plain text is never cut or wrapped in a pipe."""

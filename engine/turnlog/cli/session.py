@@ -28,7 +28,7 @@ from .opening import Way
 from .screen import Screen, one_line, safe
 from .settling import decide
 from .telling import Telling
-from .words import call_words, given_to, item_words
+from .words import call_words, counted, given_to, item_words
 
 EXIT = {"completed": 0, "waiting": 4}
 """The exit code for what a turn came to; 1 for everything else."""
@@ -170,15 +170,14 @@ def continue_once(session: Session) -> int:
     with _opened(session) as open_:
         if open_.found is None:
             raise NotFound(f"there is no conversation {session.id!r} in {session.db}")
-        result = open_.loop.run(session.go_on())
-        if result is None:
-            session.screen.note(f"no turn of {session.id} is open")
-            return 0
-        return _ending(open_, _answered(open_, result))
+        return _ending(open_, _answered(open_, open_.loop.run(session.go_on())))
 
 
-def _ending(open_: _Open, result: TurnResult[str]) -> int:
+def _ending(open_: _Open, result: TurnResult[str] | None) -> int:
     session = open_.session
+    if result is None:
+        session.screen.note(f"no turn of {session.id} is open")
+        return 0
     if result.status == "waiting" and not session.screen.as_json:
         waiting(session.screen.remark, session.db, open_.loop.run(session.state()))
     return EXIT.get(result.status, 1)
@@ -202,7 +201,7 @@ def _greet(open_: _Open) -> None:
     if found is None:
         screen.note(f"{session.id} is new. Ctrl-C cancels a turn, Ctrl-D leaves.")
         return
-    screen.note(f"{session.id} goes on behind {found.turns} turns. Ctrl-D leaves.")
+    screen.note(f"{session.id} goes on behind {counted(found.turns, 'turn')}. Ctrl-D leaves.")
     for words in open_.loop.run(session.recent(4)):
         screen.note(f"  {words}")
     if found.turn is not None:
@@ -215,27 +214,24 @@ def _turn(open_: _Open, message: str | None) -> None:
     session, loop = open_.session, open_.loop
     try:
         work: Work = session.go_on() if message is None else session.say(message)
-        result = loop.run(work)
-        if result is not None:
-            _answered(open_, result)
+        _answered(open_, loop.run(work))
     except KeyboardInterrupt:
         session.screen.note("cancelled", "yellow")
     except TurnlogError as error:
         session.screen.note(f"error: {one_line(str(error), 1000)}", "red")
 
 
-def _answered(open_: _Open, result: TurnResult[str]) -> TurnResult[str]:
+def _answered(open_: _Open, result: TurnResult[str] | None) -> TurnResult[str] | None:
     """Ask about what the turn waits for, where somebody is there, and go on."""
     session, loop = open_.session, open_.loop
-    while result.status == "waiting" and session.screen.asks:
+    while result is not None and result.status == "waiting" and session.screen.asks:
         calls = [call for call in loop.run(session.state()).pending if call.waits_for]
         answers = [(call, said) for call in calls if (said := _ask(session.screen, call))]
         if not answers:
             break
         for call, said in answers:
             loop.run(session.settle(call, said))
-        went_on = loop.run(session.go_on())
-        result = went_on or result
+        result = loop.run(session.go_on())
     return result
 
 

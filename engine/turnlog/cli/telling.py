@@ -94,8 +94,6 @@ class Telling:
         if delta.part != self._part:
             self.over()
         self._part = delta.part
-        if self._status is not None:
-            self.over()
         thought = delta.type == "reasoning.delta"
         console = self._screen.err if thought else self._screen.out
         style = {"reasoning.delta": "dim italic", "refusal.delta": "yellow"}.get(delta.type, "")
