@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from turnlog import events as ev
 from turnlog.canonical import JsonObject
 from turnlog.context import body_of, load
-from turnlog.errors import Closed, InvalidInput, NotFound, NotPending, OutcomeUnknown, StoreCorrupt
+from turnlog.errors import (
+    Busy,
+    Closed,
+    InvalidInput,
+    NotFound,
+    NotPending,
+    OutcomeUnknown,
+    StoreCorrupt,
+    TurnFailed,
+)
 from turnlog.ports import Append, Appended, Placed
 from turnlog.store import MemoryStore
 from turnlog.testing import call, calls, scripted, text
 from turnlog_transports.replay import ReplayTransport
 
-from .given import add, agent, all_of, opened, pay, recorded, said, talking
+from .given import add, agent, all_of, collect, opened, pay, recorded, said, talking, texts
 
 LONG = "It was a bright cold day in April, and the clocks were striking thirteen."
 
@@ -160,3 +171,80 @@ async def test_a_custom_tool_is_surfaced_even_where_a_function_has_its_name() ->
     async with opened(way, agent(add)) as log:
         chat = await log.conversation("c", agent="test")
         assert (await chat.run("Go.")).reason == "unbound"
+
+
+async def test_a_watcher_goes_on_behind_what_the_state_says() -> None:
+    async with talking([text("One."), text("Two.")]) as (chat, _):
+        await chat.run("1")
+        cursor = (await chat.state()).cursor
+        await chat.run("2")
+        assert texts(await collect(chat.attach(after=cursor))) == "Two."
+
+
+async def test_a_turn_whose_answers_were_taken_away_fails_and_says_so() -> None:
+    script = [call("pay", amount=3), text("Fine.")]
+    async with talking(script, agent(pay)) as (chat, _):
+        result = await chat.run("Pay.")
+        (waiting,) = (await chat.state()).pending
+        await waiting.answer("paid")
+        await chat.remove((await chat.items())[-1])
+        turn = await (await chat.turn(result.turn)).resume()
+        with pytest.raises(TurnFailed, match="nothing left to send"):
+            await turn.result()
+        assert (await chat.run("Again.")).output_text == "Fine."
+
+
+async def test_a_call_is_found_in_the_conversation_that_a_fork_came_from() -> None:
+    script = [call("pay", amount=3), text("Deep.")]
+    async with talking(script, agent(pay)) as (chat, _):
+        await chat.run("Pay.")
+        branch = await chat.fork("b")
+        await branch.remove((await branch.items())[-1])
+        deeper = await branch.fork("d")
+        (abandoned,) = await all_of(deeper, ev.CallAbandoned)
+        assert abandoned.item["call_id"] == "call_1"
+        assert (await deeper.run("Well?")).output_text == "Deep."
+
+
+async def test_several_may_recover_at_once() -> None:
+    store = MemoryStore()
+    async with opened([text(LONG).but(stall_after=6)], agent(), store=store) as log:
+        await (await log.conversation("c", agent="test")).send("Go.")
+        await recorded(await log.get("c"), "response.started")
+        store.abandon()
+        async with (
+            opened([], agent(), store=store.beside()) as one,
+            opened([], agent(), store=store.beside()) as two,
+        ):
+            found = await asyncio.gather(one.recover(), two.recover())
+            assert sorted(map(len, found)) == [0, 2]
+            assert (await one.verify()).ok
+
+
+async def test_two_processes_send_at_once_and_one_of_them_is_busy() -> None:
+    store = MemoryStore()
+    script = [text("Hi."), text(LONG).but(stall_after=6)]
+    async with (
+        opened(script, agent(), store=store) as one,
+        opened([text(LONG).but(stall_after=6)], agent(), store=store.beside()) as two,
+    ):
+        first = await one.conversation("c", agent="test")
+        await first.run("Hi.")
+        second = await two.conversation("c", agent="test")
+        found = await asyncio.gather(first.send("1"), second.send("2"), return_exceptions=True)
+        (busy,) = [one for one in found if isinstance(one, BaseException)]
+        assert isinstance(busy, Busy)
+        assert len(await first.turns()) == 2
+
+
+async def test_resume_by_two_at_once_runs_the_turn_once() -> None:
+    async with talking([call("pay", amount=3), text("Paid.")], agent(pay)) as (chat, _):
+        result = await chat.run("Pay.")
+        (waiting,) = (await chat.state()).pending
+        await waiting.approve()
+        turn = await chat.turn(result.turn)
+        await asyncio.gather(turn.resume(), turn.resume())
+        assert (await turn.result()).output_text == "Paid."
+        assert len(await all_of(chat, ev.CallStarted)) == 1
+        await turn.resume()
+        assert len(await chat.turns()) == 1
