@@ -36,11 +36,21 @@ class Calling:
     _has_deps: bool = False
     _approval: dict[str, bool] = field(default_factory=dict[str, bool])
 
-    async def policy(self, state: State, on_unknown: OnUnknown) -> Policy:
-        """What the tools that are bound here allow; asks for each new call if it needs approval."""
-        for call in state.pending:
-            if call.id not in self._approval and call.status == "requested":
-                self._approval[call.id] = await self._needs_approval(state, call)
+    def unasked(self, state: State) -> list[Call]:
+        """The calls of which it is not known so far whether they need approval."""
+        return [
+            call
+            for call in state.pending
+            if call.id not in self._approval and call.status == "requested"
+        ]
+
+    async def ask(self, state: State) -> None:
+        """Ask for each new call if it needs approval: the application's code, which may wait."""
+        for call in self.unasked(state):
+            self._approval[call.id] = await self._needs_approval(state, call)
+
+    def policy(self, on_unknown: OnUnknown) -> Policy:
+        """What the tools that are bound here allow."""
         return Policy(
             on_unknown=on_unknown,
             tools=on_crash_of(self.agent),

@@ -162,7 +162,10 @@ class Runner:
         state = await self.held.state()
         if not self._is_open(state):
             return True
-        policy = await self._calling.policy(state, self._on_unknown)
+        if self._calling.unasked(state):
+            await self._work_on(self._calling.ask(state))
+            return False
+        policy = self._calling.policy(self._on_unknown)
         step = proceed(state, policy)
         match step:
             case Send():

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+import turnlog
 from turnlog import events as ev
 from turnlog.canonical import JsonObject
 from turnlog.errors import NotFound, NotSupported
@@ -187,3 +188,40 @@ async def test_w02_an_abandoned_response_never_becomes_the_parent() -> None:
         await chat.run("3")
         assert way.requests[2]["previous_response_id"] == "resp_1"
         assert said(way.requests[2]) == ["2", "3"]
+
+
+async def test_now_while_somebody_is_asked_whether_a_call_needs_approval() -> None:
+    asked = asyncio.Event()
+
+    async def for_ever(n: int) -> bool:
+        asked.set()
+        return await asyncio.get_running_loop().create_future()
+
+    @turnlog.tool(needs_approval=for_ever)
+    def careful(n: int) -> int:
+        return n
+
+    async with talking([call("careful", n=1), text("Fine.")], agent(careful)) as (chat, _):
+        turn = await chat.send("Go.")
+        await asked.wait()
+        async with asyncio.timeout(5):
+            await turn.cancel()
+        assert (await turn.result()).status == "cancelled"
+        assert (await chat.run("Again.")).output_text == "Fine."
+
+
+async def test_now_while_deps_are_made() -> None:
+    asked = asyncio.Event()
+
+    async def deps() -> str:
+        asked.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    async with talking([call("add", a=1, b=2), text("Fine.")], agent(add, deps=deps)) as (chat, _):
+        turn = await chat.send("Go.")
+        await asked.wait()
+        async with asyncio.timeout(5):
+            await turn.cancel()
+        assert (await turn.result()).status == "cancelled"
+        assert (await chat.run("Again.")).output_text == "Fine."
