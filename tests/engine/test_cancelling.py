@@ -195,7 +195,7 @@ async def test_now_while_somebody_is_asked_whether_a_call_needs_approval() -> No
 
     async def for_ever(n: int) -> bool:
         asked.set()
-        return await asyncio.get_running_loop().create_future()
+        return await asyncio.Event().wait()
 
     @turnlog.tool(needs_approval=for_ever)
     def careful(n: int) -> int:
