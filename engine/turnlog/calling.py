@@ -34,10 +34,16 @@ class Calling:
     stack: AsyncExitStack
     _deps: object = None
     _has_deps: bool = False
+    _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _approval: dict[str, bool] = field(default_factory=dict[str, bool])
 
     def unasked(self, state: State) -> list[Call]:
-        """The calls of which it is not known so far whether they need approval."""
+        """The calls of which it is not known so far whether they need approval.
+
+        None of a turn whose calls the caller runs.
+        """
+        if state.turn is not None and state.turn.manual:
+            return []
         return [
             call
             for call in state.pending
@@ -138,9 +144,10 @@ class Calling:
 
     async def _dependencies(self) -> object:
         """What the agent's factory makes, once for each turn that calls a tool."""
-        if not self._has_deps and self.agent is not None:
-            self._has_deps = True
-            self._deps = await self.stack.enter_async_context(opened(self.agent.deps))
+        async with self._opening:
+            if not self._has_deps and self.agent is not None:
+                self._deps = await self.stack.enter_async_context(opened(self.agent.deps))
+                self._has_deps = True
         return self._deps
 
 

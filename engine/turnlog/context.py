@@ -153,3 +153,23 @@ async def turn_row(store: Store, conversation: str, turn: str) -> TurnRow:
     if row is None:
         raise NotFound(f"conversation {conversation!r} has no turn {turn!r}")
     return row
+
+
+async def version_before(store: Store, conversation: str, time: int) -> int:
+    """The last version at or before a time (microseconds); 0 where there is none.
+
+    The turns say from where to read, so that it costs one turn and not the whole log.
+    """
+    version, before = 0, None
+    while rows := await store.turns(conversation, before=before, limit=100):
+        began = [row.started for row in rows if row.time <= time]
+        if began:
+            version = began[0]
+            break
+        before = rows[-1].started
+    while page := await store.events(conversation, after=version, limit=PAGE):
+        earlier = [one.version for one in page if one.time <= time]
+        version = earlier[-1] if earlier else version
+        if len(earlier) < len(page):
+            break
+    return version

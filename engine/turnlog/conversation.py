@@ -27,7 +27,7 @@ from .configuring import (
     configured,
     overridden,
 )
-from .context import Item, every, load, state_at, turn_row
+from .context import Item, every, load, state_at, turn_row, version_before
 from .decide_calls import find
 from .diff import Difference, diff
 from .draft import Draft
@@ -477,9 +477,4 @@ async def version_at(
         row = await turn_row(engine.store, conversation, turn)
         head = await engine.head(conversation)
         return row.ended if row.ended is not None else head.state.version
-    before = [
-        one.version
-        for one in await every(engine.store, conversation)
-        if one.time <= round((time or 0.0) * 1_000_000)
-    ]
-    return before[-1] if before else 0
+    return await version_before(engine.store, conversation, round((time or 0.0) * 1_000_000))

@@ -18,6 +18,7 @@ from .items import refused_output
 from .ports import Lease
 from .state import Call, State, branch
 
+CARRIED = "carried over from the conversation that this one was forked from"
 FORKED = "forked: the call belongs to the conversation that this one was forked from"
 
 
@@ -83,7 +84,8 @@ async def _output(engine: Engine, source: State, call: Call) -> Resolve:
         )
         if places:
             (item,) = await load(engine.store, places)
-            return Resolve(call=call.id, how="answered", key=key, item=item.raw)
+            how = "answered" if call.status not in ("rejected", "abandoned") else call.status
+            return Resolve(call=call.id, how=how, key=key, item=item.raw, reason=CARRIED)
     raw = await engine.call_item(source, call)
     return Resolve(
         call=call.id, how="abandoned", key=key, item=refused_output(raw, FORKED), reason="forked"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from . import events as ev
 from .commands import DoubtCalls, EndTurn, Finish, Note, PauseTurn
@@ -19,11 +19,15 @@ from .errors import NotSupported, ProviderError, StaleEpoch
 from .items import is_client_call
 from .ports import Head, Lease, Retrieve
 from .reception import Reception, is_chain_lost
-from .recovery import Ask, Doubt, End, Halt, Interrupt, Settled, Settlement, Unknown, settle
+from .recovery import Ask, Doubt, End, Halt, Interrupt, Settled, Unknown, settle
 from .secrets import values_in
 from .state import Attempt, State
 from .unbroken import unbroken
 
+Established: TypeAlias = Interrupt | Unknown | Doubt | Halt | End | Settled
+"""What can be recorded without asking anybody."""
+
+CRASHED = "crashed"
 POLL_SECONDS = 0.5
 POLL_FOR_SECONDS = 30.0
 
@@ -97,7 +101,7 @@ async def _take_over(engine: Engine, head: Head, found: Reception | None) -> lis
         await _record(engine, conversation, epoch, found)
         action = "fetched the response, which had finished"
         turn = head.state.turn.id
-        done = [Recovered(conversation=conversation, turn=turn, action=action, reason="crashed")]
+        done = [Recovered(conversation=conversation, turn=turn, action=action, reason=CRASHED)]
     return done + await settle_here(engine, conversation, epoch)
 
 
@@ -106,7 +110,7 @@ async def settle_here(
     conversation: str,
     epoch: int,
     *,
-    reason: str = "crashed",
+    reason: str = CRASHED,
     reception: Reception | None = None,
 ) -> list[Recovered]:
     """Settle a turn under a lease that is held, until nothing is left to establish.
@@ -117,6 +121,7 @@ async def settle_here(
     while True:
         state = await engine.state(conversation)
         step = settle(state, retrieve=False, reason=reason)
+        assert not isinstance(step, Ask)
         turn = state.turn.id if state.turn is not None else None
         heard = _of(state.attempt, reception)
         action = await _establish(engine, conversation, epoch, step, heard)
@@ -139,7 +144,7 @@ async def _establish(
     engine: Engine,
     conversation: str,
     epoch: int,
-    step: Settlement,
+    step: Established,
     reception: Reception | None,
 ) -> str:
     """Record one settlement; what was done, in words."""
@@ -148,7 +153,8 @@ async def _establish(
     async def act(draft: Draft) -> Lease | None:
         attempt = draft.state.attempt
         match step:
-            case Interrupt() | Unknown() if attempt is not None:
+            case Interrupt() | Unknown():
+                assert attempt is not None
                 draft.do(Note(events=tuple(said)))
                 draft.do(Finish(outcome=_outcome(step, attempt, reception)))
             case Doubt():
@@ -159,8 +165,10 @@ async def _establish(
             case End():
                 draft.do(await ending(engine, draft.state, step))
                 return "release"
+            case Settled():
+                return "release"
             case _:
-                return "release" if isinstance(step, Settled) else None
+                assert_never(step)
         return "keep"
 
     await engine.commit(conversation, act, actor=ENGINE, epoch=epoch)
@@ -189,7 +197,7 @@ async def ending(engine: Engine, state: State, step: End) -> EndTurn:
 _DOUBT = "the process stopped while the tool ran"
 
 
-def _in_words(step: Settlement) -> str:
+def _in_words(step: Established) -> str:
     match step:
         case Interrupt():
             return "recorded the response as interrupted"
@@ -201,7 +209,7 @@ def _in_words(step: Settlement) -> str:
             return "left the turn to be resumed"
         case End():
             return f"ended the turn as {step.outcome}"
-        case Ask() | Settled():
+        case Settled():
             return ""
         case _:
             assert_never(step)
@@ -210,6 +218,11 @@ def _in_words(step: Settlement) -> str:
 def _outcome(
     step: Interrupt | Unknown, attempt: Attempt, reception: Reception | None
 ) -> ev.OutcomeEvent:
+    if isinstance(step, Unknown) and reception is None and step.reason != CRASHED:
+        error = {"message": f"the turn was {step.reason} before the request was sent"}
+        return ev.ResponseRejected(
+            attempt=attempt.id, reason="not_sent", retryable=True, error=error
+        )
     if isinstance(step, Unknown) and (reception is None or reception.heard == 0):
         return ev.ResponseUnknown(attempt=attempt.id, reason=step.reason)
     response = attempt.response or (reception.response if reception is not None else None)
@@ -217,13 +230,19 @@ def _outcome(
 
 
 async def ask(
-    engine: Engine, conversation: str, attempt: Attempt, response: str
+    engine: Engine,
+    conversation: str,
+    attempt: Attempt,
+    response: str,
+    *,
+    every: float = POLL_SECONDS,
+    seconds: float = POLL_FOR_SECONDS,
 ) -> Reception | None:
     """Ask the provider what became of a response; None where it does not know it any more.
 
     One that still runs is polled until a deadline. Raises ProviderError where nobody answers.
     """
-    for _ in range(int(POLL_FOR_SECONDS / POLL_SECONDS)):
+    for _ in range(round(seconds / every)):
         reception = await _retrieved(engine, conversation, attempt, response)
         frame = reception.terminal if reception is not None else None
         if reception is None:
@@ -236,7 +255,7 @@ async def ask(
             raise ProviderError(
                 f"the provider was asked about {response} and refused: {frame.problem.message}"
             )
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(every)
     return None
 
 

@@ -125,6 +125,7 @@ async def _begin(
         known = await _by_key(engine, conversation, given.key)
         if known is not None:
             return None
+        _check_not_running(engine, draft.state)
         draft.do(Start(metadata=setup.metadata))
         if setup.config is not None:
             _configure(draft, setup.config, setup.agent)
@@ -142,6 +143,15 @@ async def _begin(
 
     await acquiring(engine, conversation, act, given.actor, run)
     return known or turn
+
+
+def _check_not_running(engine: Engine, state: State) -> None:
+    """Raise Busy for a turn that runs here again, though the log still says that it waits."""
+    if state.turn is not None and engine.runs(state.id):
+        raise Busy(
+            f"turn {state.turn.id} is running: wait for it or cancel it before the next input",
+            turn=state.turn.id,
+        )
 
 
 async def _beginning(

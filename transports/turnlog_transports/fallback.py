@@ -41,6 +41,19 @@ def open_transport(endpoint: Endpoint) -> FallbackTransport:
     )
 
 
+def open_websocket(endpoint: Endpoint) -> FallbackTransport:
+    """The transport `websocket`: never another way for a response, and HTTP for all else.
+
+    A response that was started over a WebSocket is asked about by HTTP (design section 6). Raises
+    ConfigurationError for options that do not fit.
+    """
+    access = Access(endpoint)
+    access.known_options(OPTIONS)
+    return FallbackTransport(
+        websocket.WebSocketTransport(access), http.HttpTransport(access), pause=0.0
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Which way the next response is asked for: HTTP before `until`, the WebSocket from then on."""
@@ -59,7 +72,8 @@ class Choice:
 class FallbackTransport:
     """A Transport that asks for responses in one of two ways, and for all else by HTTP.
 
-    `first` is None where the provider has no WebSocket. `pause` is in seconds of `clock`.
+    `first` is None where the provider has no WebSocket. `pause` is in seconds of `clock`; with 0
+    there is no second way for a response.
     """
 
     def __init__(
