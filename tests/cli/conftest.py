@@ -22,6 +22,24 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def once(empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database in which `c1` has one turn, to be copied."""
+    desk = Desk(tmp_path_factory.mktemp("once"))
+    shutil.copy(empty, desk.db)
+    script = desk.script({"text": "1"})
+    ran = desk.run("chat", desk.db, "c1", "One", "--script", script, "--model", "gpt-5.5")
+    assert ran.code == 0, ran.err
+    return Path(desk.db)
+
+
+@pytest.fixture
+def answered(desk: Desk, once: Path) -> Desk:
+    """A desk on whose database `c1` was asked `One` and answered `1`."""
+    shutil.copy(once, desk.db)
+    return desk
+
+
 @pytest.fixture
 def desk(tmp_path: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Desk]:
     shutil.copy(empty, tmp_path)

@@ -19,7 +19,7 @@ from turnlog.canonical import Json, JsonObject
 from turnlog.cli.app import app
 
 AGENTS = '''
-import os, signal
+import asyncio, os, signal
 import turnlog
 
 @turnlog.tool
@@ -39,10 +39,10 @@ async def later(what: str) -> str:
     raise turnlog.Deferred()
 
 @turnlog.tool
-def interrupt() -> str:
-    """Press Ctrl-C."""
+async def interrupt() -> None:
+    """Press Ctrl-C, and go on until somebody stops it."""
     os.kill(os.getpid(), signal.SIGINT)
-    return "pressed"
+    await asyncio.Event().wait()
 
 @turnlog.tool
 def die() -> str:

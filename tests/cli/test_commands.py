@@ -241,45 +241,42 @@ def test_log_tells_every_event_in_words(waiting: Desk) -> None:
     assert ran.lines[0].split()[1].endswith("Z")
 
 
-def test_log_of_one_turn_from_a_version_and_as_json(desk: Desk) -> None:
-    desk.chat("c1", "One", {"text": "1"})
-    desk.chat("c1", "Two", {"text": "2"})
-    events = desk.run("log", desk.db, "c1", "--json").json
+def test_log_of_one_turn_from_a_version_and_as_json(answered: Desk) -> None:
+    answered.chat("c1", "Two", {"text": "2"})
+    events = answered.run("log", answered.db, "c1", "--json").json
     turn = text(events[-1], "turn") or ""
-    of_turn = desk.run("log", desk.db, "c1", "--turn", turn, "--json").json
+    of_turn = answered.run("log", answered.db, "c1", "--turn", turn, "--json").json
     assert {text(event, "turn") for event in of_turn} == {turn}
     assert (
-        desk.run("log", desk.db, "c1", "--after", str(len(events) - 1))
+        answered.run("log", answered.db, "c1", "--after", str(len(events) - 1))
         .lines[0]
         .endswith("completed")
     )
     assert obj(events[0], "body")["id"] == "c1"
 
 
-def test_log_of_all_conversations_names_each(desk: Desk) -> None:
-    desk.chat("c1", "One", {"text": "1"})
-    desk.chat("c2", "Two", {"text": "2"})
-    names = [line.split()[0] for line in desk.run("log", desk.db).lines]
+def test_log_of_all_conversations_names_each(answered: Desk) -> None:
+    answered.chat("c2", "Two", {"text": "2"})
+    names = [line.split()[0] for line in answered.run("log", answered.db).lines]
     assert names == sorted(names) and set(names) == {"c1", "c2"}
 
 
 # -- diff ----------------------------------------------------------------------------------
 
 
-def test_diff_between_versions_and_turns(desk: Desk) -> None:
-    desk.chat("c1", "One", {"text": "1"})
-    first = text(desk.run("log", desk.db, "c1", "--json").json[-1], "turn") or ""
-    desk.chat("c1", "Two", {"text": "2"})
-    ran = desk.run("diff", desk.db, "c1", first)
+def test_diff_between_versions_and_turns(answered: Desk) -> None:
+    first = text(answered.run("log", answered.db, "c1", "--json").json[-1], "turn") or ""
+    answered.chat("c1", "Two", {"text": "2"})
+    ran = answered.run("diff", answered.db, "c1", first)
     assert (ran.lines, ran.err) == (
         ["+    2  user: Two", "+    3  assistant: 2"],
         "2 kept, 2 added\n",
     )
-    back = desk.run("diff", desk.db, "c1", "19", first)
+    back = answered.run("diff", answered.db, "c1", "19", first)
     assert [line[0] for line in back.lines] == ["-", "-"] or back.code == 3
-    types = [one["type"] for one in desk.run("diff", desk.db, "c1", first, "--json").json]
+    types = [one["type"] for one in answered.run("diff", answered.db, "c1", first, "--json").json]
     assert types == ["kept", "kept", "added", "added"]
-    assert desk.run("diff", desk.db, "c1", "1", "1").err == "both are empty\n"
+    assert answered.run("diff", answered.db, "c1", "1", "1").err == "both are empty\n"
 
 
 async def test_diff_shows_an_edited_item_as_it_was_and_is(desk: Desk) -> None:
@@ -302,13 +299,12 @@ async def test_diff_shows_an_edited_item_as_it_was_and_is(desk: Desk) -> None:
 # -- fork ----------------------------------------------------------------------------------
 
 
-def test_fork_before_a_turn_makes_up_an_id(desk: Desk) -> None:
-    desk.chat("c1", "One", {"text": "1"})
-    turn = text(desk.run("log", desk.db, "c1", "--json").json[-1], "turn") or ""
-    ran = desk.run("fork", desk.db, "c1", "--before", turn, "--json", "--by", "ana")
+def test_fork_before_a_turn_makes_up_an_id(answered: Desk) -> None:
+    turn = text(answered.run("log", answered.db, "c1", "--json").json[-1], "turn") or ""
+    ran = answered.run("fork", answered.db, "c1", "--before", turn, "--json", "--by", "ana")
     (made,) = ran.json
     assert str(made["id"]).startswith("c1~")
-    assert desk.run("log", desk.db, str(made["id"]), "--json").json[0]["actor"] == "ana"
+    assert answered.run("log", answered.db, str(made["id"]), "--json").json[0]["actor"] == "ana"
 
 
 # -- approve, reject, resume ---------------------------------------------------------------
@@ -410,74 +406,70 @@ def test_recover_as_json(desk: Desk) -> None:
 # -- verify, export, import, migrate -------------------------------------------------------
 
 
-def test_verify_counts_and_finds(desk: Desk) -> None:
-    desk.chat("c1", "One", {"text": "1"})
-    assert desk.run("verify", desk.db).out == "1 conversation, 9 events: all of it verifies\n"
-    assert desk.run("verify", desk.db, "c1", "--json").json == [
+def test_verify_counts_and_finds(answered: Desk) -> None:
+    assert (
+        answered.run("verify", answered.db).out == "1 conversation, 9 events: all of it verifies\n"
+    )
+    assert answered.run("verify", answered.db, "c1", "--json").json == [
         {"conversations": 1, "events": 9, "ok": True}
     ]
-    assert desk.run("verify", desk.db, "c9").code == 3
-    with sqlite3.connect(desk.db) as connection:
+    assert answered.run("verify", answered.db, "c9").code == 3
+    with sqlite3.connect(answered.db) as connection:
         connection.execute("UPDATE events SET actor = 'mallory' WHERE version = 5")
     connection.close()
-    ran = desk.run("verify", desk.db)
+    ran = answered.run("verify", answered.db)
     assert ran.code == 1
     assert ran.lines[0].startswith("c1: version 5: ")
     assert ran.lines[-1] == "1 conversation, 9 events: 1 finding"
-    finding, total = desk.run("verify", desk.db, "--json").json
+    finding, total = answered.run("verify", answered.db, "--json").json
     assert (finding["version"], total["ok"]) == (5, False)
-    assert desk.run("export", desk.db).code == 5
+    assert answered.run("export", answered.db).code == 5
 
 
-def test_verify_finds_what_is_wrong_beside_the_log(desk: Desk) -> None:
-    desk.chat("c1", "One", {"text": "1"})
-    with sqlite3.connect(desk.db) as connection:
+def test_verify_finds_what_is_wrong_beside_the_log(answered: Desk) -> None:
+    with sqlite3.connect(answered.db) as connection:
         connection.execute("DELETE FROM context")
     connection.close()
-    ran = desk.run("verify", desk.db)
+    ran = answered.run("verify", answered.db)
     assert (ran.code, ran.lines[0].startswith("c1: ")) == (1, True)
 
 
-def test_export_and_import(desk: Desk) -> None:
-    desk.chat("c1", "One", {"text": "1"})
-    desk.run("fork", desk.db, "c1", "c2")
-    whole = desk.run("export", desk.db)
+def test_export_and_import(answered: Desk) -> None:
+    answered.run("fork", answered.db, "c1", "c2")
+    whole = answered.run("export", answered.db)
     assert (whole.code, len(whole.lines)) == (0, 1 + 9 + 2)
-    file, other = str(desk.path / "c.jsonl"), str(desk.path / "other.db")
-    ran = desk.run("export", desk.db, "c2", "-o", file)
+    file, other = str(answered.path / "c.jsonl"), str(answered.path / "other.db")
+    ran = answered.run("export", answered.db, "c2", "-o", file)
     assert (ran.out, ran.err) == ("", f"11 events in {file}\n")
-    assert desk.run("import", other, file).out == "2 conversations, 11 events written\n"
-    assert desk.run("import", other, file).out.endswith("(11 were there)\n")
-    assert desk.run("export", other).out == whole.out
-    again = desk.run("import", other, "-", "--json", input=whole.out)
+    assert answered.run("import", other, file).out == "2 conversations, 11 events written\n"
+    assert answered.run("import", other, file).out.endswith("(11 were there)\n")
+    assert answered.run("export", other).out == whole.out
+    again = answered.run("import", other, "-", "--json", input=whole.out)
     assert again.json == [{"conversations": ["c1", "c2"], "written": 0, "already": 11}]
 
 
-def test_a_damaged_file_is_named_by_its_line_and_changes_nothing(desk: Desk) -> None:
-    desk.chat("c1", "One", {"text": "1"})
-    lines = desk.run("export", desk.db).lines
+def test_a_damaged_file_is_named_by_its_line_and_changes_nothing(answered: Desk) -> None:
+    lines = answered.run("export", answered.db).lines
     lines[4] = lines[4].replace("One", "Two")
-    file, other = desk.path / "c.jsonl", str(desk.path / "other.db")
+    file, other = answered.path / "c.jsonl", str(answered.path / "other.db")
     file.write_text("\n".join(lines))
-    ran = desk.run("import", other, str(file))
+    ran = answered.run("import", other, str(file))
     assert (ran.code, ran.err.startswith("error: line 5: ")) == (1, True)
-    assert desk.run("ls", other, "--json").out == ""
+    assert answered.run("ls", other, "--json").out == ""
 
 
-def test_files_that_cannot_be_read_or_written(desk: Desk) -> None:
-    desk.chat("c1", "One", {"text": "1"})
-    missing = str(desk.path / "no" / "file")
-    ran = desk.run("export", desk.db, "-o", missing)
+def test_files_that_cannot_be_read_or_written(answered: Desk) -> None:
+    missing = str(answered.path / "no" / "file")
+    ran = answered.run("export", answered.db, "-o", missing)
     assert (ran.code, "cannot be written" in ran.err) == (2, True)
-    ran = desk.run("import", desk.db, missing)
+    ran = answered.run("import", answered.db, missing)
     assert (ran.code, "cannot be read" in ran.err) == (2, True)
 
 
-def test_an_export_that_fails_leaves_no_file(desk: Desk) -> None:
-    desk.chat("c1", "One", {"text": "1"})
-    file = desk.path / "c.jsonl"
-    assert desk.run("export", desk.db, "c1", "c9", "-o", str(file)).code == 3
-    assert sorted(path.name for path in desk.path.glob("c.jsonl*")) == []
+def test_an_export_that_fails_leaves_no_file(answered: Desk) -> None:
+    file = answered.path / "c.jsonl"
+    assert answered.run("export", answered.db, "c1", "c9", "-o", str(file)).code == 3
+    assert sorted(path.name for path in answered.path.glob("c.jsonl*")) == []
 
 
 def test_export_of_an_empty_database(desk: Desk) -> None:
@@ -556,13 +548,12 @@ CHAT = ("chat", "agent.db", "c1", "x")
 
 
 def test_the_database_may_be_named_once_for_all(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    answered: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk.chat("c1", "One", {"text": "1"})
-    assert desk.run("--db", desk.db, "show", "c1").code == 0
-    monkeypatch.setenv("TURNLOG_DB", desk.db)
-    assert desk.run("ls").lines[1].startswith("c1")
-    assert desk.run("show", "c1").code == 0
+    assert answered.run("--db", answered.db, "show", "c1").code == 0
+    monkeypatch.setenv("TURNLOG_DB", answered.db)
+    assert answered.run("ls").lines[1].startswith("c1")
+    assert answered.run("show", "c1").code == 0
 
 
 @pytest.mark.parametrize(
@@ -596,10 +587,10 @@ def test_the_database_may_be_named_once_for_all(
     ],
 )
 def test_what_a_user_gets_wrong(
-    desk: Desk, arguments: tuple[str, ...], code: int, told: str
+    answered: Desk, arguments: tuple[str, ...], code: int, told: str
 ) -> None:
-    desk.chat("c1", "One", {"text": "1"})
-    ran = desk.run(*arguments)
+    answered.script({"text": "Never asked."})
+    ran = answered.run(*arguments)
     assert (ran.code, told in ran.err) == (code, True), ran.err
     assert "Traceback" not in ran.err
 

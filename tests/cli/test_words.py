@@ -8,7 +8,8 @@ from turnlog import events as ev
 from turnlog.canonical import JsonObject
 from turnlog.cli.options import moment, pairs
 from turnlog.cli.screen import arguments, one_line, plain, safe
-from turnlog.cli.words import Timeline, clock, day, event_words, item_words, usage_words, when
+from turnlog.cli.timeline import Timeline, event_words
+from turnlog.cli.words import clock, day, item_words, usage_words, when
 from turnlog.errors import InvalidInput
 from turnlog.ports import Profile
 from turnlog.updates import Cursor

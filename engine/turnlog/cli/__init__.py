@@ -2,10 +2,15 @@
 
     app       the command itself, its options, and where errors become messages
     options   the arguments and options that commands share
-    opening   from options to an open log          screen  what is printed, and how
-    talking   chat, resume                         looking ls, show, log, diff
-    settling  fork, approve, reject, recover       moving  verify, export, import, migrate
-    serving   serve-simulator                      words   events and items in human words
+
+    talking   chat, resume                         looking   ls, show
+    settling  fork, approve, reject, recover       history   log, diff
+    moving    verify, export, import, migrate      serving   serve-simulator
+
+    opening   from options to an open log          screen    what is printed, and how
+    session   a conversation at a terminal         telling   a turn as it happens
+    deciding  which call is meant                  background  a loop beside the terminal
+    words, timeline   items and events in human words
 
 The one rule: no logic lives here. A command opens a log, calls one or two of its methods, and
 prints what came back; nothing but the command imports this package, and commands import what they

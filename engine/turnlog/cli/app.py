@@ -21,7 +21,7 @@ from ..errors import (
     TurnlogError,
     UsageError,
 )
-from . import looking, moving, serving, settling, talking
+from . import history, looking, moving, serving, settling, talking
 
 EPILOG = (
     "Exit codes: 0 ok; 1 something was found, or a turn did not complete; 2 wrong usage; 3 not"
@@ -113,8 +113,8 @@ for _command in (
     talking.resume,
     looking.ls,
     looking.show,
-    looking.log,
-    looking.diff,
+    history.log,
+    history.diff,
     settling.fork,
     settling.approve,
     settling.reject,

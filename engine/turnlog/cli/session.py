@@ -23,10 +23,10 @@ from ..result import TurnResult
 from ..turn import Turn
 from ..updates import Cursor
 from .background import Background
+from .deciding import decide
 from .looking import waiting
 from .opening import Way
 from .screen import Screen, one_line, safe
-from .settling import decide
 from .telling import Telling
 from .words import call_words, counted, given_to, item_words
 

@@ -5,11 +5,10 @@ The one rule: they record a decision and who took it; nothing goes on before som
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ..errors import InvalidInput, NotFound
 from .options import (
     Agents,
     AsJson,
@@ -24,11 +23,6 @@ from .options import (
     TransportName,
     TransportOption,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..call import Call
 
 Resume = Annotated[bool, typer.Option("--resume", help="Then continue the turn here.")]
 
@@ -160,6 +154,7 @@ def _decide(
     reason: str | None,
     as_json: bool,
 ) -> None:
+    from .deciding import decide, the_call
     from .opening import run, writing
     from .screen import Screen
     from .words import call_words, given_to
@@ -179,42 +174,6 @@ def _decide(
             screen.note(f"{decision} {words}", style="green")
 
     run(work())
-
-
-async def decide(call: Call, *, allowed: bool, by: str, reason: str | None) -> None:
-    """Settle what a call waits for."""
-    started = call.status in ("uncertain", "deferred")
-    if allowed and call.status == "uncertain":
-        await call.rerun(by=by, reason=reason)
-    elif allowed:
-        await call.approve(by=by, reason=reason)
-    elif started:
-        await call.abandon(by=by, reason=reason or "rejected")
-    else:
-        await call.reject(by=by, reason=reason)
-
-
-def the_call(calls: Sequence[Call], given: str | None, conversation: str) -> Call:
-    """The call that is meant; raises NotFound where none is, InvalidInput where several are."""
-    exact = [call for call in calls if given in (call.id, call.call_id)]
-    meant = exact or [call for call in calls if given is None or _means(given, call)]
-    # What is approved already is not meant by a name that others have too.
-    found = [call for call in meant if call.status != "approved"] or meant
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(f"{call.id} ({call.name or call.kind})" for call in found or calls)
-    if found:
-        raise InvalidInput(f"several calls of {conversation!r} wait: name one of {names}")
-    raise NotFound(
-        f"no call {given or ''} of {conversation!r} waits: there are {names or 'none'}".replace(
-            "  ", " "
-        )
-    )
-
-
-def _means(given: str, call: Call) -> bool:
-    ids = (call.id, call.call_id or "")
-    return bool(given) and (call.name == given or any(id.startswith(given) for id in ids))
 
 
 # -- recover -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..result import TurnResult, Usage
 from ..updates import CallUpdate, Cursor, Delta, HostedUpdate, Retracted, UnknownUpdate, Update
-from .screen import Screen, one_line, plain, safe
+from .screen import Screen, one_line, safe
 from .words import call_words, output_words
 
 _SIGNS = {
@@ -74,7 +74,7 @@ class Telling:
         """Tell what the turn came to, and the answer, where it did not stream."""
         self.over()
         if self._screen.as_json:
-            self._screen.data({"type": "result"}, **_named(result))
+            self._screen.data(result, type="result")
             return
         if not self._screen.pretty and result.output_text:
             self._screen.say(result.output_text.rstrip("\n"))
@@ -149,9 +149,3 @@ def _used(usage: Usage) -> str:
         return ""
     cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
     return f" · {usage.input_tokens} tokens in{cached}, {usage.output_tokens} out"
-
-
-def _named(result: TurnResult[str]) -> dict[str, object]:
-    found = plain(result)
-    assert isinstance(found, dict)
-    return dict(found)
