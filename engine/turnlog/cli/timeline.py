@@ -39,70 +39,19 @@ class Timeline:
 
 def event_words(event: ev.Event) -> str:
     """What an event says by itself."""
-    match event:
-        case (
-            ev.ConversationStarted()
-            | ev.ConversationConfigured()
-            | ev.ConversationClosed()
-            | ev.ContentErased()
-        ):
-            return _conversation(event)
-        case (
-            ev.ItemAdded()
-            | ev.ItemEdited()
-            | ev.ItemRemoved()
-            | ev.OutputTruncated()
-            | ev.ContextCompacted()
-        ):
-            return _item(event)
-        case (
-            ev.TurnQueued()
-            | ev.TurnStarted()
-            | ev.TurnCancelRequested()
-            | ev.TurnPaused()
-            | ev.TurnEnded()
-        ):
-            return _turn(event)
-        case (
-            ev.RequestPrepared()
-            | ev.ResponseStarted()
-            | ev.OutputCheckpointed()
-            | ev.OutputRecorded()
-            | ev.ChainLost()
-        ):
-            return _request(event)
-        case (
-            ev.ResponseCompleted()
-            | ev.ResponseIncomplete()
-            | ev.ResponseFailed()
-            | ev.ResponseRejected()
-            | ev.ResponseInterrupted()
-            | ev.ResponseUnknown()
-        ):
-            return _outcome(event)
-        case (
-            ev.CallRequested()
-            | ev.CallApproved()
-            | ev.CallRejected()
-            | ev.CallStarted()
-            | ev.CallProgressed()
-            | ev.CallAnswered()
-            | ev.CallDeferred()
-            | ev.CallUncertain()
-            | ev.CallAbandoned()
-        ):
-            return _call(event)
-        case (
-            ev.TransportSwitched()
-            | ev.SteerSubmitted()
-            | ev.SteerAccepted()
-            | ev.SteerPending()
-            | ev.SteerFailed()
-            | ev.ProviderNoted()
-        ):
-            return _note(event)
-        case _:
-            assert_never(event)
+    if isinstance(event, ev.ConversationEvent):
+        return _conversation(event)
+    if isinstance(event, ev.ItemEvent):
+        return _item(event)
+    if isinstance(event, ev.TurnEvent):
+        return _turn(event)
+    if isinstance(event, ev.RequestEvent):
+        return _request(event)
+    if isinstance(event, ev.OutcomeEvent):
+        return _outcome(event)
+    if isinstance(event, ev.CallEvent):
+        return _call(event)
+    return _note(event)
 
 
 def _conversation(event: ev.ConversationEvent) -> str:
