@@ -67,6 +67,7 @@ class Way:
     agents: str | None = None
     transport: str | None = None
     base_url: str | None = None
+    profile: str | None = None
     script: str | None = None
     transcript: str | None = None
     option: Sequence[str] | None = None
@@ -110,6 +111,7 @@ class Way:
             agents=self.bound(),
             transport=self.name(),
             base_url=self.base_url,
+            profile=self.profile,
             options=self.options(),
         )
 

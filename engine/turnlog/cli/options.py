@@ -69,6 +69,17 @@ BaseUrl: TypeAlias = Annotated[
         rich_help_panel=CONNECTION,
     ),
 ]
+ProfileName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="NAME",
+        help="What the provider can do: openai (the simulator too), or generic. Without it, the"
+        " address suggests one.",
+        show_default=False,
+        rich_help_panel=CONNECTION,
+    ),
+]
 ScriptFile: TypeAlias = Annotated[
     str | None,
     typer.Option(
