@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 import turnlog
 from turnlog.conversation import Conversation
+from turnlog.errors import Busy
 from turnlog.store import MemoryStore
 from turnlog.testing import scripted
+from turnlog.turn import Turn
+from turnlog.updates import TurnDone
 
-from .given import ASK, SUM, LateStore, for_ever, inputs, leaping, sound
+from .given import ASK, SUM, LateStore, collect, facts, for_ever, inputs, leaping, shown, sound
 
 ran: list[str] = []
 
@@ -29,6 +32,8 @@ async def add(ctx: turnlog.ToolContext[None], a: int, b: int) -> int:
 
 
 AGENT = turnlog.Agent("test", model="gpt-5", tools=[add])
+RERUN = turnlog.Agent("test", model="gpt-5", tools=[turnlog.tool(add, on_crash="rerun")])
+CAREFUL = turnlog.Agent("test", model="gpt-5", tools=[turnlog.tool(add, needs_approval=True)])
 
 
 @dataclass(slots=True)
@@ -41,14 +46,21 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage() -> AsyncGenerator[Stage]:
+async def stage(agent: turnlog.Agent = AGENT) -> AsyncGenerator[Stage]:
+    """A log in memory, with a conversation `c` in which nothing happened so far."""
     ran.clear()
     store = LateStore()
-    transport = scripted(for_ever())
+    async with reopened(store, agent) as log:
+        yield Stage(store, log, await log.conversation("c", agent=agent))
+
+
+@asynccontextmanager
+async def reopened(store: MemoryStore, agent: turnlog.Agent) -> AsyncGenerator[turnlog.Log]:
+    """A log over a store, with a provider that does not know what was asked of another."""
     async with turnlog.open(
-        "", agents=[AGENT], transport=transport, store=store, ambient=leaping()
+        "", agents=[agent], transport=scripted(for_ever()), store=store, ambient=leaping()
     ) as log:
-        yield Stage(store, log, await log.conversation("c", agent=AGENT))
+        yield log
 
 
 async def steps(number: int) -> None:
@@ -60,11 +72,11 @@ async def steps(number: int) -> None:
 Disturb = Callable[[Stage, int], Awaitable[bool]]
 
 
-async def everywhere(disturb: Disturb) -> int:
+async def everywhere(disturb: Disturb, agent: turnlog.Agent = AGENT) -> int:
     """Disturb a turn after 0, 1, 2 … steps, until it was over before; how many those were."""
     number = 0
     while True:
-        async with stage() as now:
+        async with stage(agent) as now:
             over = await disturb(now, number)
             await check(now, number)
         number += 1
@@ -101,7 +113,7 @@ async def test_the_await_of_run_is_cancelled() -> None:
             assert (await running).output_text == SUM
         return False
 
-    print(await everywhere(disturb), "points")
+    print(await everywhere(disturb), "points of a run")
 
 
 async def test_the_turn_is_cancelled_from_another_task() -> None:
@@ -112,4 +124,109 @@ async def test_the_turn_is_cancelled_from_another_task() -> None:
         result = await turn.result()
         return result.status == "completed"
 
-    print(await everywhere(disturb), "points")
+    print(await everywhere(disturb), "points of a turn")
+
+
+async def test_a_watcher_sees_what_the_log_tells_afterwards() -> None:
+    async def disturb(now: Stage, number: int) -> bool:
+        turn = await now.chat.send(ASK)
+        watching = asyncio.create_task(collect(aiter(turn)))
+        await steps(number)
+        await turn.cancel()
+        live, later = await watching, await collect(aiter(turn))
+        assert facts(live) == facts(later), number
+        assert shown(live) == shown(later), number
+        assert isinstance(live[-1], TurnDone)
+        return live[-1].status == "completed"
+
+    print(await everywhere(disturb), "points of a watched turn")
+
+
+async def test_the_log_is_closed_and_another_finishes_the_turn() -> None:
+    number, over = 0, False
+    while not over:
+        async with stage(RERUN) as now:
+            turn = await now.chat.send(ASK)
+            await steps(number)
+            await now.log.close()
+            left = await now.store.beside().head("c")
+            assert left is not None and left.owner is None and left.state.attempt is None, number
+            over = left.state.turn is None
+            assert over or (left.state.turn and left.state.turn.paused == "closed"), number
+            async with reopened(now.store.beside(), RERUN) as log:
+                again = await log.get("c")
+                result = await (await (await again.turn(turn.id)).resume()).result()
+                assert (result.status, result.output_text) == ("completed", SUM), number
+                await sound(log, again, reruns=True)
+                assert len(set(ran)) == 2, number
+                assert (await again.run("And now?")).output_text == "Fine.", number
+                assert inputs(await again.items()) == [ASK, "And now?"], number
+        number += 1
+    print(number, "points of a closed log")
+
+
+async def test_a_waiting_turn_is_approved_resumed_and_cancelled() -> None:
+    async def disturb(now: Stage, number: int) -> bool:
+        result = await now.chat.run(ASK)
+        assert result.status == "waiting"
+        turn = await now.chat.turn(result.turn)
+        for one in (await now.chat.state()).pending:
+            await one.approve(by="ana")
+        resuming = asyncio.create_task(turn.resume())
+        await steps(number)
+        await turn.cancel()
+        await resuming
+        return (await turn.result()).status == "completed"
+
+    print(await everywhere(disturb, CAREFUL), "points of a resumed turn")
+
+
+async def test_two_resume_one_turn() -> None:
+    for number in range(40):
+        async with stage(CAREFUL) as now:
+            turn = await now.chat.turn((await now.chat.run(ASK)).turn)
+            pending = (await now.chat.state()).pending
+            for one in pending[1:]:
+                await one.approve()
+
+            async def second(turn: Turn[str] = turn, number: int = number) -> None:
+                await steps(number)
+                await turn.resume()
+
+            await asyncio.gather(pending[0].approve(), turn.resume(), second())
+            await turn.resume()
+            assert (await turn.result()).output_text == SUM, number
+            await check(now, number)
+
+
+async def test_two_send_at_once_and_one_wins() -> None:
+    number, over = 0, False
+    while not over:
+        async with stage() as now:
+            first = asyncio.create_task(now.chat.run(ASK))
+            await steps(number)
+            over = first.done()
+            second = asyncio.create_task(now.chat.run(ASK))
+            ends = await asyncio.gather(first, second, return_exceptions=True)
+            lost = [end for end in ends if isinstance(end, BaseException)]
+            assert all(isinstance(end, Busy) for end in lost), (number, ends)
+            assert len(lost) == 1 or number > 60, number
+            await sound(now.log, now.chat)
+            assert inputs(await now.chat.items()) == [ASK] * (2 - len(lost)), number
+        number += 1
+    print(number, "points of a second send")
+
+
+async def test_two_send_with_one_key_and_get_one_turn() -> None:
+    number, over = 0, False
+    while not over:
+        async with stage() as now:
+            first = asyncio.create_task(now.chat.run(ASK, idempotency_key="k"))
+            await steps(number)
+            over = first.done()
+            second = await now.chat.run(ASK, idempotency_key="k")
+            assert (await first).turn == second.turn
+            assert second.output_text == SUM
+            await check(now, number)
+        number += 1
+    print(number, "points of a repeated send")
