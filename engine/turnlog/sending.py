@@ -14,12 +14,12 @@ from . import events as ev
 from .commands import Finish, Note
 from .draft import Draft
 from .engine import Act, Outgoing
-from .errors import Closed, ConfigurationError, Lost, NotSent, Unheard
+from .errors import Closed, ConfigurationError, Lost, NotSent, ProviderError, Unheard
 from .held import Held
 from .ports import Create, Lease
 from .reception import Reception
 from .request import revealed
-from .settling import finish
+from .settling import ask, finish
 
 FINAL = frozenset({400, 401, 403, 404, 405, 422, 426})
 """Refusals of an upgrade that no repetition changes."""
@@ -46,6 +46,7 @@ class Sending:
         Raises ConfigurationError where a key or a secret cannot be had.
         """
         outcome: ev.OutcomeEvent | None = None
+        fetched: Reception | None = None
         wrong: ConfigurationError | None = None
         try:
             await self._receive()
@@ -53,7 +54,8 @@ class Sending:
             other_way = self.held.engine.transport.name != self.outgoing.transport
             outcome = never_sent(self.outgoing.attempt, error, other_way=other_way)
         except (Unheard, Lost) as error:
-            outcome = self.reception.interrupted(str(error))
+            fetched = await self._fetched()
+            outcome = self.reception.interrupted(str(error)) if fetched is None else None
         except Closed:
             outcome = self.reception.interrupted("closed")
         except ConfigurationError as error:
@@ -62,7 +64,7 @@ class Sending:
             outcome = never_sent(self.outgoing.attempt, NotSent(str(error)), other_way=True)
         finally:
             await self._quiet()
-        await self._finish(outcome)
+        await self._finish(outcome, fetched or self.reception)
         if wrong is not None:
             raise wrong
 
@@ -76,9 +78,25 @@ class Sending:
                     self.held.watchers.tell((update,))
                 self._keep_up()
 
-    async def _finish(self, outcome: ev.OutcomeEvent | None) -> None:
+    async def _fetched(self) -> Reception | None:
+        """What became of a response whose stream was lost, as after a crash (design section 4).
+
+        None where it is not stored, the provider does not know it, or nobody answers.
+        """
+        engine, conversation = self.held.engine, self.held.conversation
+        attempt, response = (await self.held.state()).attempt, self.reception.response
+        if attempt is None or response is None or not attempt.store:
+            return None
+        if not engine.transport.profile.retrieve:
+            return None
+        try:
+            return await ask(engine, conversation, attempt, response)
+        except ProviderError:
+            return None
+
+    async def _finish(self, outcome: ev.OutcomeEvent | None, heard: Reception) -> None:
         engine, reception = self.held.engine, self.reception
-        finished = finish(engine, reception) if outcome is None else Finish(outcome=outcome)
+        finished = finish(engine, heard) if outcome is None else Finish(outcome=outcome)
         notes = reception.take_notes()
         if not isinstance(finished.outcome, ev.ResponseCompleted):
             notes += reception.take_checkpoints()

@@ -307,3 +307,29 @@ async def until_recorded(chat: Conversation, tag: str, times: int = 1) -> None:
             if [one.tag for one in await chat.events()].count(tag) >= times:
                 return
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_stored_response_that_is_lost_and_finishes_is_fetched_and_not_paid_twice(
+    way: str,
+) -> None:
+    """Section 4 of the design in a living process: the provider is asked what became of it."""
+    frames = await frames_of(way)
+    for number in range(1, len(frames[1])):
+        script = [BOTH, says(SUM).but(cut_after=number, finishes=True), says("Fine.")]
+        async with (
+            provider(way, script) as far,
+            turnlog.open(
+                "", agents=[AGENT], transport=far.transport, store=MemoryStore(), ambient=leaping()
+            ) as log,
+        ):
+            chat = await log.conversation("c", agent=AGENT)
+            turn = await chat.send(ASK)
+            updates = await collect(aiter(turn))
+            fetches = way != "websocket"
+            assert (await turn.result()).output_text == (SUM if fetches else "Fine."), number
+            if fetches:
+                assert [one for one in updates if one.type == "retracted"] == [], number
+                assert "".join(shown(updates).values()) == SUM
+                assert len(far.bodies()) == 2, number
+            await sound(log, chat)
