@@ -15,8 +15,11 @@ from dataclasses import dataclass, field
 from .agent import Agent, on_crash_of
 from .canonical import JsonObject, text
 from .commands import Defer, Progress, Resolve, StartCall
+from .decide_calls import STARTABLE
+from .draft import Draft
 from .held import Held
 from .items import function_output, refused_output
+from .ports import Lease
 from .recovery import OnUnknown, Policy
 from .running import ToolContext, ToolResult
 from .state import Call, State
@@ -34,7 +37,6 @@ class Calling:
     stack: AsyncExitStack
     _deps: object = None
     _has_deps: bool = False
-    _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _approval: dict[str, bool] = field(default_factory=dict[str, bool])
 
     def unasked(self, state: State) -> list[Call]:
@@ -67,34 +69,46 @@ class Calling:
         tool = self._tool(call)
         if tool is None:
             return False
+        await self._open_deps()
         item = await self.held.engine.call_item(state, call)
-        context = await self._context(call, tool)
-        return await tool.approval_needed(context, text(item, "arguments") or "")
+        return await tool.approval_needed(self._context(call, tool), _arguments(item))
 
     async def run(self, calls: Sequence[str]) -> None:
         """Run these calls, at most `max_parallel_tools` at once."""
-        limit = asyncio.Semaphore(self.agent.max_parallel_tools if self.agent is not None else 1)
+        assert self.agent is not None
+        await self._open_deps()
+        limit = asyncio.Semaphore(self.agent.max_parallel_tools)
+        state = await self.held.state()
         try:
             async with asyncio.TaskGroup() as group:
-                for call in calls:
-                    group.create_task(self._run_within(limit, call))
+                for call in state.pending:
+                    if call.id in calls:
+                        item = await self.held.engine.call_item(state, call)
+                        group.create_task(self._run_within(limit, call, item))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
 
-    async def _run_within(self, limit: asyncio.Semaphore, id: str) -> None:
+    async def _run_within(self, limit: asyncio.Semaphore, call: Call, item: JsonObject) -> None:
         async with limit:
-            state = await self.held.state()
-            call = state.call(id)
-            tool = self._tool(call) if call is not None else None
-            if call is not None and tool is not None:
-                await self._run(state, call, tool)
+            tool = self._tool(call)
+            if tool is not None and await self._started(call.id):
+                result = await run_tool(tool, self._context(call, tool), _arguments(item))
+                await self.held.do(self._answer(call, item, result))
 
-    async def _run(self, state: State, call: Call, tool: Tool) -> None:
-        item = await self.held.engine.call_item(state, call)
-        context = await self._context(call, tool)
-        await self.held.do(StartCall(call=call.id))
-        result = await run_tool(tool, context, text(item, "arguments") or "")
-        await self.held.do(self._answer(call, item, result))
+    async def _started(self, id: str) -> bool:
+        """Record the start of a call; not where somebody has settled it meanwhile."""
+        started = False
+
+        async def act(draft: Draft) -> Lease:
+            nonlocal started
+            call = draft.state.call(id)
+            started = call is not None and call.status in STARTABLE
+            if started:
+                draft.do(StartCall(call=id))
+            return "keep"
+
+        await self.held.commit(act)
+        return started
 
     def _answer(self, call: Call, item: JsonObject, result: ToolResult) -> Defer | Resolve:
         if result.deferred:
@@ -127,12 +141,12 @@ class Calling:
             return None
         return self.agent.toolset.get(call.name or "")
 
-    async def _context(self, call: Call, tool: Tool) -> ToolContext[object]:
+    def _context(self, call: Call, tool: Tool) -> ToolContext[object]:
         async def report(data: JsonObject) -> None:
             await self.held.do(Progress(call=call.id, data=data))
 
         return ToolContext(
-            deps=await self._dependencies(),
+            deps=self._deps,
             conversation=self.held.conversation,
             turn=self.held.turn,
             tool=tool.name,
@@ -142,13 +156,15 @@ class Calling:
             report=report,
         )
 
-    async def _dependencies(self) -> object:
-        """What the agent's factory makes, once for each turn that calls a tool."""
-        async with self._opening:
-            if not self._has_deps and self.agent is not None:
-                self._deps = await self.stack.enter_async_context(opened(self.agent.deps))
-                self._has_deps = True
-        return self._deps
+    async def _open_deps(self) -> None:
+        """Have the agent's factory make what tools get, once for each turn that calls one."""
+        if not self._has_deps and self.agent is not None:
+            self._deps = await self.stack.enter_async_context(opened(self.agent.deps))
+            self._has_deps = True
+
+
+def _arguments(item: JsonObject) -> str:
+    return text(item, "arguments") or ""
 
 
 @asynccontextmanager

@@ -16,6 +16,9 @@ from .head import Call, CallStatus, State, Turn
 from .items import OUTPUT_OF, answered_id, type_of
 from .record import NewEvent
 
+STARTABLE: tuple[CallStatus, ...] = ("requested", "approved", "uncertain")
+"""What a call may be when its tool is started."""
+
 
 def on_call(
     state: State, command: StartCall | Progress | Defer | DoubtCalls | Approve | Resolve
@@ -59,7 +62,7 @@ def find(state: State, call: str) -> Call:
 def _moved(call: Call, command: StartCall | Progress | Defer | Approve) -> ev.Event:
     match command:
         case StartCall():
-            _check_status(call, "start", ("requested", "approved", "uncertain"))
+            _check_status(call, "start", STARTABLE)
             return ev.CallStarted(call=call.id, run=call.runs + 1)
         case Progress():
             _check_status(call, "report progress on", ("started", "deferred"))
