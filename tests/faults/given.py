@@ -55,6 +55,10 @@ class LateStore(MemoryStore):
         await asyncio.sleep(0)
         return appended
 
+    def late(self) -> LateStore:
+        """Another owner over the same data, whose answers are late too."""
+        return LateStore(shelf=self.shelf)
+
 
 # -- a model -------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -333,3 +333,26 @@ async def test_a_stored_response_that_is_lost_and_finishes_is_fetched_and_not_pa
                 assert "".join(shown(updates).values()) == SUM
                 assert len(far.bodies()) == 2, number
             await sound(log, chat)
+
+
+async def test_a_lost_response_that_nobody_can_be_asked_about_is_asked_for_anew() -> None:
+    """The provider keeps nothing that could be fetched, or refuses to say what it has."""
+    script = [says(SUM).but(cut_after=5, finishes=True), says(SUM)]
+    keys = iter(["k", "wrong", "k"])
+    async with Simulator(script, key="k") as simulator:
+        endpoint = Endpoint(base_url=simulator.base_url, profile=OPENAI, key=lambda: next(keys))
+        forgetful = replace(OPENAI, retrieve=False)
+        for transport in (
+            http.open_transport(endpoint),
+            ReplayTransport(script, profile=forgetful),
+        ):
+            async with turnlog.open(
+                "", agents=[AGENT], transport=transport, store=MemoryStore(), ambient=leaping()
+            ) as log:
+                chat = await log.conversation("c", agent=AGENT)
+                turn = await chat.send("Say it.")
+                updates = await collect(aiter(turn))
+                assert (await turn.result()).output_text == SUM
+                assert "retracted" in [one.type for one in updates]
+                assert list(shown(updates).values()) == [SUM]
+                await sound(log, chat)
