@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
+from typing import assert_never
 
 from . import events as ev
 from .agent import Agent
@@ -176,6 +177,8 @@ class Runner:
                 await self._work_on(self._calling.give_up(step.calls))
             case Pause() | End():
                 return await self._close(policy)
+            case _:
+                assert_never(step)
         return False
 
     @property

@@ -12,8 +12,8 @@ from .engine import Engine, Running
 from .events import TurnEnded
 from .narrator import Narrator
 from .record import Recorded
-from .updates import Cursor, Delta, HostedUpdate, TurnDone, Update
-from .watchers import Watch
+from .updates import Cursor, TurnDone, Update
+from .watchers import Seen, Watch
 
 
 async def watch(
@@ -55,14 +55,15 @@ async def _live(
         for update in narrator.delta(delta):
             yield update
     while (seen := await queue.get()) is not None:
-        match seen:
-            case Recorded():
-                if seen.version > version:
-                    for update in narrator.event(seen):
-                        yield update
-            case Delta() | HostedUpdate():
-                for update in narrator.delta(seen):
-                    yield update
+        for update in _told(narrator, seen, version):
+            yield update
+
+
+def _told(narrator: Narrator, seen: Seen, version: int) -> list[Update]:
+    """What the watcher sees of it; nothing of a fact that it was told from the log."""
+    if not isinstance(seen, Recorded):
+        return narrator.delta(seen)
+    return narrator.event(seen) if seen.version > version else []
 
 
 async def _start(engine: Engine, conversation: str, after: Cursor | None, turn: str | None) -> int:
