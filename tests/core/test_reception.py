@@ -538,3 +538,8 @@ def test_a_secret_that_the_provider_echoes_reaches_neither_log_nor_watcher() -> 
     assert isinstance(update, Delta)
     for kept in (update, reception.take_notes(), reception.take_checkpoints(), reception.outcome()):
         assert "sk-live-1" not in repr(kept)
+
+
+def test_a_part_of_a_kind_that_nobody_knows_has_no_text() -> None:
+    odd = {"type": "message", "id": "msg_1", "content": [{"type": "output_hologram"}]}
+    assert final_parts([odd]) == {}

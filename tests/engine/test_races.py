@@ -22,7 +22,7 @@ from turnlog.ports import Append, Appended, Head, Profile
 from turnlog.record import Recorded
 from turnlog.settling import ask
 from turnlog.store import MemoryStore
-from turnlog.testing import call, calls, text
+from turnlog.testing import call, calls, error, text
 from turnlog.updates import Update
 from turnlog_transports.replay import ReplayTransport
 from turnlog_transports.simulator import Simulator
@@ -245,7 +245,7 @@ async def test_w15_an_output_without_its_call_is_nothing_to_send() -> None:
 
 
 async def test_a_turn_whose_input_was_taken_away_between_two_tries_fails_and_says_so() -> None:
-    overloaded = turnlog.testing.error(503, None, "Overloaded.", retry_after=0.2)
+    overloaded = error(503, None, "Overloaded.", retry_after=0.2)
     async with talking([overloaded, text("Never.")], ambient=Ambient()) as (chat, way):
         turn = await chat.send("Go.")
         while "response.rejected" not in await tags(chat):
