@@ -541,5 +541,5 @@ def test_a_secret_that_the_provider_echoes_reaches_neither_log_nor_watcher() -> 
 
 
 def test_a_part_of_a_kind_that_nobody_knows_has_no_text() -> None:
-    odd = {"type": "message", "id": "msg_1", "content": [{"type": "output_hologram"}]}
+    odd: JsonObject = {"type": "message", "id": "msg_1", "content": [{"type": "output_hologram"}]}
     assert final_parts([odd]) == {}
