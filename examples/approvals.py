@@ -47,7 +47,7 @@ async def inbox(database: str) -> None:
     """Every call that waits for somebody, of all conversations; needs no tool and no key."""
     async with turnlog.open(database, readonly=True) as log:
         for row in await log.pending():
-            waiting = await find(log, row.call)
+            waiting = await (await log.get(row.conversation)).call(row.call)
             print(f"{row.call}  {row.conversation}: {row.name} {dict(waiting.arguments)}")
 
 
@@ -66,9 +66,8 @@ async def decide(database: str, wanted: str, by: str, reason: str | None, *, yes
 async def find(log: turnlog.Log, wanted: str) -> turnlog.Call:
     """The call of that id, among all that wait."""
     for row in await log.pending():
-        for waiting in (await (await log.get(row.conversation)).state()).pending:
-            if waiting.id == wanted:
-                return waiting
+        if row.call == wanted:
+            return await (await log.get(row.conversation)).call(row.call)
     raise SystemExit(f"no call {wanted} waits here")
 
 

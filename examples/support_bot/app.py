@@ -76,13 +76,13 @@ async def history(request: Request, chat: str) -> dict[str, object]:
     except NotFound:
         return {"messages": [], "cursor": str(turnlog.Cursor())}
     said = [item for item in await (await found.at(version=state.version)).items() if item.text]
-    version = state.version
+    cursor = state.cursor
     if state.turn is not None:
-        version = (await found.turns(last=1))[0].started
+        cursor = turnlog.Cursor((await found.turns(last=1))[0].started)
         while said and said[-1].role != "user":
             said.pop()
     messages = [{"role": item.role, "text": item.text} for item in said]
-    return {"messages": messages, "cursor": str(turnlog.Cursor(version))}
+    return {"messages": messages, "cursor": str(cursor)}
 
 
 @app.get("/chats/{chat}/updates")
