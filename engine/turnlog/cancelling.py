@@ -39,7 +39,7 @@ async def cancel(
             await runner.stop("cancelled")  # it is about to hear that the turn has ended
         return
     left = is_left(head, running=runner is not None)
-    if runner is None and not left and head.owner is not None and not head.mine and head.alive:
+    if runner is None and await engine.elsewhere(conversation) == turn:
         raise NotSupported(
             f"another process runs turn {turn}: cancelling from here comes with a later version"
         )

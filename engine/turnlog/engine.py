@@ -115,6 +115,14 @@ class Engine:
             await runner.stop("released")
         return runner
 
+    async def elsewhere(self, conversation: str) -> str | None:
+        """The open turn, where another living process runs it."""
+        head = await self.store.head(conversation)
+        if head is None or head.state.turn is None or self.runs(conversation):
+            return None
+        held = head.owner is not None and head.alive and not head.mine
+        return head.state.turn.id if held else None
+
     # -- reading -----------------------------------------------------------------------------
 
     async def head(self, conversation: str) -> Head:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar, cast
+from typing import Generic, NoReturn, TypeVar, cast
 
 from .agent import Agent
 from .cancelling import cancel
 from .canonical import integer, text
 from .context import every, turn_row
 from .engine import Engine
-from .errors import TurnFailed
+from .errors import NotSupported, TurnFailed, Waiting
 from .events import CancelMode
 from .result import TurnResult, result_of
 from .schemas import parse_output
@@ -50,8 +50,8 @@ class Turn(Generic[T]):
     async def result(self) -> TurnResult[T]:
         """Wait until the turn ended or waits for an answer, and say what it came to.
 
-        Raises TurnFailed where it failed, OutputInvalid where the answer does not fit its
-        `output_type`, and what stopped the turn, where the store or a lease did.
+        Raises what `peek` raises, TurnFailed where it failed, OutputInvalid where the answer does
+        not fit its `output_type`, and what stopped the turn, where the store or a lease did.
         """
         found = await self.peek()
         if found.status == "failed":
@@ -62,13 +62,30 @@ class Turn(Generic[T]):
         return replace(cast("TurnResult[T]", found), output=cast("T", parsed))
 
     async def peek(self) -> TurnResult[str]:
-        """Wait like `result`, and raise nothing for a turn that failed."""
+        """Wait like `result`, and raise nothing for a turn that failed.
+
+        Raises Waiting where the process of the turn is gone, so that nobody runs it, and
+        NotSupported where another process does.
+        """
         runner = self._engine.live.get(self.conversation)
         if runner is not None and runner.turn == self.id:
             await runner.wait()
         row = await turn_row(self._engine.store, self.conversation, self.id)
         events = await every(self._engine.store, self.conversation, row.started - 1, row.ended)
-        return result_of(self.conversation, self.id, events)
+        found = result_of(self.conversation, self.id, events)
+        if found.status == "running":
+            await self._not_here()
+        return found
+
+    async def _not_here(self) -> NoReturn:
+        if await self._engine.elsewhere(self.conversation) == self.id:
+            raise NotSupported(
+                f"another process runs turn {self.id}: waiting for it from here comes with a later"
+                " version"
+            )
+        raise Waiting(
+            f"turn {self.id} has no process any more: `await turn.resume()` goes on", turn=self.id
+        )
 
     async def cancel(
         self, *, mode: CancelMode = "now", reason: str | None = None, by: str = "user"

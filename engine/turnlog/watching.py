@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from .engine import Engine, Running
+from .errors import NotSupported
 from .events import TurnEnded
 from .narrator import Narrator
 from .record import Recorded
@@ -21,9 +22,15 @@ async def watch(
 ) -> AsyncGenerator[Update]:
     """Updates behind a cursor, then live; ends when nothing runs here, or with the turn `turn`.
 
-    Without a cursor it begins where the open turn (or `turn`) began.
+    Without a cursor it begins where the open turn (or `turn`) began. Raises NotSupported where
+    another process runs the turn.
     """
     runner = engine.live.get(conversation)
+    running = await engine.elsewhere(conversation) if runner is None else None
+    if running is not None and turn in (None, running):
+        raise NotSupported(
+            f"another process runs turn {running}: watching it from here comes with a later version"
+        )
     queue = runner.watchers.add() if runner is not None else None
     try:
         start = await _start(engine, conversation, after, turn)
