@@ -32,7 +32,6 @@ CALL_OF: dict[str, str] = {output: call for call, output in OUTPUT_OF.items()}
 _EFFECT_TOOLS = frozenset({"mcp", "shell", "code_interpreter", "computer", "computer_use_preview"})
 _OUTPUT_ONLY = frozenset({"created_by", "parsed_arguments", "async", "async_"})
 _NULLABLE = frozenset({"call_id"})
-_OPTIONAL_TYPE = frozenset({"message", "item_reference"})
 
 
 def type_of(item: JsonObject) -> str:

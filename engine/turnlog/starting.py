@@ -15,9 +15,10 @@ from .agent import Agent
 from .cancelling import cancel
 from .canonical import Json, JsonObject
 from .commands import BeginTurn, Configure, Start
+from .context import turn_row
 from .draft import Draft
 from .engine import Act, Engine, Outgoing
-from .errors import Busy, IdempotencyMismatch, InvalidInput, NotFound, NotSupported, StaleEpoch
+from .errors import Busy, IdempotencyMismatch, InvalidInput, NotSupported, StaleEpoch
 from .held import Held
 from .inputs import input_digest
 from .ports import Lease, TurnRow
@@ -247,7 +248,7 @@ async def resume(engine: Engine, conversation: str, turn: str, agent: Agent | No
     head = await engine.head(conversation)
     state = head.state
     if state.turn is None or state.turn.id != turn:
-        await _check_turn(engine, conversation, turn)
+        await turn_row(engine.store, conversation, turn)
         return
     if state.turn.paused is None:
         await _check_free(engine, conversation)
@@ -267,8 +268,3 @@ async def resume(engine: Engine, conversation: str, turn: str, agent: Agent | No
             runner_for(engine, draft, turn, config, settings, agent).start(draft.state)
 
     await acquiring(engine, conversation, act, "turnlog", run)
-
-
-async def _check_turn(engine: Engine, conversation: str, turn: str) -> None:
-    if await engine.store.turn(conversation, id=turn) is None:
-        raise NotFound(f"conversation {conversation!r} has no turn {turn!r}")

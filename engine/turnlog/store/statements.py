@@ -286,13 +286,6 @@ TURNS = _sql(
     .limit(bindparam("limit"))
     .offset(_NONE)
 )
-TURN_BEFORE = _sql(
-    _columns(_turns, "ended", "state", "state_format")
-    .where(*_of_turns, _turns.c.ended <= bindparam("until"))
-    .order_by(_turns.c.started.desc())
-    .limit(bindparam("limit"))
-    .offset(_NONE)
-)
 ADD_TURN = _sql(insert(_turns))
 END_TURN = _sql(
     update(_turns)
