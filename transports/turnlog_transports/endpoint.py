@@ -121,7 +121,7 @@ class Access:
     def _missing(self) -> str:
         env = self.profile.key_env
         hint = f", or set {env}" if env else ""
-        return f"no key for {self.profile.name}: give `key`, text or a callable{hint}"
+        return f"no key for {self.profile.name}: pass api_key=, text or a callable{hint}"
 
     def _check_clear(self) -> None:
         given = self._found_key()
@@ -132,7 +132,7 @@ class Access:
         if keyed and clear and not self.endpoint.allow_insecure:
             raise ConfigurationError(
                 f"{urlsplit(self.url()).netloc} would get the key in the clear: use https or wss,"
-                " or allow it with `allow_insecure`"
+                " or allow it with allow_insecure=True"
             )
 
 
