@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .ports import Endpoint as Endpoint
     from .ports import Profile as Profile
     from .ports import Store as Store
+    from .ports import Timeouts as Timeouts
     from .ports import Transport as Transport
     from .result import TurnResult as TurnResult
     from .running import Deferred as Deferred
@@ -50,6 +51,7 @@ _HOMES = {
     "Profile": "ports",
     "Secret": "secrets",
     "Store": "ports",
+    "Timeouts": "ports",
     "Tool": "tools",
     "ToolContext": "running",
     "Transport": "ports",

@@ -257,7 +257,8 @@ class Engine:
 
         None where there is nothing to send. Raises what `request.body` raises.
         """
-        reach = self._reach(draft.state, model_of(config, turn))
+        via = self.way(draft.state)
+        reach = self._reach(draft.state, model_of(config, turn), via)
         state = draft.state if not send.full else _without_parent(draft.state)
         found: Plan = plan(state, reach, await self._older(state, send))
         if not isinstance(found, (DeltaPlan, Fork, Full)):
@@ -268,8 +269,8 @@ class Engine:
         if not sent:
             return None
         built = body(config, turn, sent, found, self.transport.profile)
-        self._note_switch(draft)
-        prepared = self._prepared(draft, send, found, built, settings_of(config, turn))
+        self._note_switch(draft, via)
+        prepared = self._prepared(send, found, built, settings_of(config, turn), via)
         (recorded,) = draft.do(Prepare(request=prepared))
         parent = None if isinstance(found, Full) else found.parent
         return Outgoing(
@@ -280,14 +281,23 @@ class Engine:
             parent=parent,
         )
 
-    def _reach(self, state: State, model: str) -> Reach:
+    def way(self, state: State) -> str:
+        """The way that the next request takes; a turn does not go back to one that failed it."""
+        last = state.turn.last if state.turn is not None else None
+        return self.transport.choose(
+            before=state.transport if last is not None else None,
+            failed=last is not None and not last.sent,
+        )
+
+    def _reach(self, state: State, model: str, via: str) -> Reach:
         parent, profile = state.parent, self.transport.profile
         return Reach(
             now=self.ambient.now(),
             model=model,
             stored_ids=profile.stored_ids,
             stored_for=profile.stored_for,
-            remembers=parent is not None and self.transport.remembers(parent),
+            remembers=parent is not None
+            and self.transport.remembers(parent, via=via, conversation=state.id),
         )
 
     async def _older(self, state: State, send: Send) -> Parent | None:
@@ -301,9 +311,9 @@ class Engine:
                 return older
         return None
 
-    def _note_switch(self, draft: Draft) -> None:
+    def _note_switch(self, draft: Draft, after: str) -> None:
         """Say that requests go another way now (design section 6)."""
-        before, after = draft.state.transport, self.transport.name
+        before = draft.state.transport
         turn = draft.state.turn
         if before is None or before == after or turn is None:
             return
@@ -317,11 +327,11 @@ class Engine:
 
     def _prepared(
         self,
-        draft: Draft,
         send: Send,
         found: DeltaPlan | Fork | Full,
         built: JsonObject,
         settings: JsonObject,
+        via: str,
     ) -> ev.RequestPrepared:
         parent = None if isinstance(found, Full) else found.parent
         placed = parent if parent is not None and not parent.store else None
@@ -335,7 +345,7 @@ class Engine:
             ranges=found.ranges,
             format=FORMAT,
             digest=body_digest(built),
-            transport=self.transport.name,
+            transport=via,
             connection=placed.connection if placed is not None else None,
             lane=placed.lane if placed is not None else None,
             store=is_stored(settings, self.transport.profile),

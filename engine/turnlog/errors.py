@@ -212,12 +212,22 @@ class TransportError(ProviderError):
 class NotSent(TransportError):
     """Nothing of the request reached the provider: it may be sent again (law 10).
 
-    `status` is the HTTP status of a refused upgrade, where there was one.
+    `status` is the HTTP status of a refused upgrade, where there was one, `retry_after` how many
+    seconds the refusal asks to wait; `code` is a word for a program.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.code = code
+        self.retry_after = retry_after
 
 
 class Unheard(TransportError):

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from ssl import SSLContext
 from types import TracebackType
 from typing import Literal
 
@@ -24,7 +25,7 @@ from .engine import Engine
 from .errors import Closed, ConfigurationError, InvalidInput, ProviderError, StoreError
 from .exchange import Imported, Lines, export, import_lines
 from .lending import lent
-from .ports import CallRow, ConversationRow, Endpoint, Profile, Store, Transport
+from .ports import CallRow, ConversationRow, Endpoint, Profile, Store, Timeouts, Transport
 from .record import Recorded
 from .recovery import OnUnknown
 from .secrets import to_log
@@ -290,6 +291,9 @@ def open(
     readonly: bool = False,
     durability: Literal["power", "process"] = "power",
     on_unknown: OnUnknown | None = None,
+    timeouts: Timeouts | None = None,
+    proxy: str | None = None,
+    tls: SSLContext | str | None = None,
     allow_insecure: bool = False,
     options: Mapping[str, object] | None = None,
     store: Store | None = None,
@@ -316,6 +320,9 @@ def open(
         key=api_key if api_key is not None else key,
         headers={**extra, **(headers or {})},
         profile=profile,
+        timeouts=timeouts or Timeouts(),
+        proxy=proxy,
+        tls=tls,
         allow_insecure=allow_insecure,
         options=options or {},
     )

@@ -6,8 +6,9 @@ transport starts by joining the contract suite (`turnlog.testing`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import Literal, Protocol, TypeAlias
 
 from .canonical import JsonObject
@@ -266,11 +267,17 @@ class Store(Protocol):
 class Create:
     """Ask for a response. `body` is what `POST /v1/responses` takes, without `stream`.
 
-    `parent` is where the parent of a continuation lives, for transports that remember.
+    `parent` is where the parent of a continuation lives, for transports that remember;
+    `conversation` and `attempt` say whose request it is: a lane belongs to one conversation, and
+    another one that continues from its response is a fork. `via` is the way that `choose` gave;
+    without it the transport takes the one that it would choose now.
     """
 
     body: JsonObject
     parent: Parent | None = None
+    conversation: str = ""
+    attempt: str = ""
+    via: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,50 +350,97 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Late:
+    """How a response ended that nobody waited for any more: its terminal frame.
+
+    `conversation` and `attempt` are those of its `Create`. What it used is paid for all the same.
+    """
+
+    conversation: str
+    attempt: str
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """What a provider can do: a value, so that a quirk is never an `if` (design section 6).
 
+    `hosts` are the hosts at which it is found; one that begins with a dot stands for every host
+    that ends so. `key_header` carries the key: as `Bearer` in `Authorization`, bare in any other.
+    `lanes`: several responses at once over one WebSocket, up to `max_in_flight`, on at most
+    `max_lanes` names; `connection_seconds` is how long the provider lets a WebSocket live.
+    `stored_ids`: a stored response can be continued by its id, for `stored_for` seconds.
+    `background`: a response may be made without anybody listening, and its stream resumed.
+    `compact`: there is `POST /responses/compact`.
     `reasoning_replay`: encrypted reasoning may be asked for and sent back, by models whose name
-    begins with what the pattern `reasoning_models` matches. `stored_for` is how
-    long a stored response can be continued, in seconds. What a provider leaves out of its frames
-    needs no flag: the engine copes with all alike.
+    begins with what the pattern `reasoning_models` matches. What a provider leaves out of its
+    frames needs no flag: the engine copes with all alike. `sources` says of a field where its
+    value comes from, and `claim:` in front that nobody could check it.
     """
 
     name: str
     base_url: str | None = None
+    hosts: tuple[str, ...] = ()
     websocket: bool = False
     lanes: bool = False
+    max_in_flight: int = 16
+    max_lanes: int = 32
+    connection_seconds: float = 3600.0
     stored_ids: bool = True
     store_default: bool = True
     retrieve: bool = False
     background: bool = False
+    compact: bool = False
     reasoning_replay: bool = False
     reasoning_models: str = ""
     stored_for: float = 30 * 24 * 3600.0
     key_env: str | None = "OPENAI_API_KEY"
+    key_header: str = "Authorization"
     unsupported: frozenset[str] = field(default_factory=frozenset[str])
     """Fields of a request body that the provider refuses."""
+    sources: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class Transport(Protocol):
     """A way to a provider. It sends what it is given once, and never again by itself (law 10)."""
 
     @property
-    def name(self) -> str:
-        """The name of the way that the next request takes: `websocket`, `http`, `replay` …"""
-        ...
-
-    @property
     def profile(self) -> Profile:
         """What the provider behind it can do."""
+        ...
+
+    def choose(
+        self, *, before: str | None = None, failed: bool = False, background: bool = False
+    ) -> str:
+        """The name of the way that the next request should take: `websocket`, `http`, `replay` …
+
+        `before` is the way of the last request of the same turn, and `failed` says that it never
+        reached the provider by it. `background` says that the request asks for a background
+        response, which not every way can carry. A transport with one way gives its name.
+        """
         ...
 
     def check(self) -> None:
         """Raise ConfigurationError where a request cannot go out: no key, no usable address."""
         ...
 
-    def remembers(self, parent: Parent) -> bool:
-        """Whether an unstored parent can still be continued from here (law 8)."""
+    def remembers(self, parent: Parent, *, via: str, conversation: str) -> bool:
+        """Whether a conversation can still continue from an unstored parent, by this way (law 8).
+
+        Where that changes between the answer and the request, `send` raises NotSent with the code
+        `parent_gone`, and the request is planned anew.
+        """
+        ...
+
+    def on_late(self, tell: Callable[[Late], None]) -> None:
+        """Have a function told how responses ended that were abandoned before their end."""
+        ...
+
+    async def warm(self) -> None:
+        """Connect ahead of the first request, where there is something to connect.
+
+        Raises NotSent, Closed and ConfigurationError; a later `warm` or `send` tries again.
+        """
         ...
 
     def send(self, request: Request) -> AsyncGenerator[Frame]:
@@ -407,20 +461,46 @@ class Transport(Protocol):
         ...
 
 
+PARENT_GONE = "parent_gone"
+"""The code of NotSent where an unstored parent was lost before the request could be written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long to wait for a provider, in seconds; None waits for ever.
+
+    `connect` bounds a handshake, `queue` the wait for a free connection, `first_frame` the wait
+    between the request and the first frame, `idle` that between two frames (whatever else trickles
+    in), and `total` a whole response. `ping` is how often an open WebSocket is pinged, and how
+    long it has to answer.
+    """
+
+    connect: float = 10.0
+    queue: float | None = 30.0
+    first_frame: float | None = 120.0
+    idle: float | None = 300.0
+    total: float | None = 3600.0
+    ping: float | None = 20.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """How to reach a provider; what `turnlog.open` hands to a transport's factory.
 
     `profile` is a value, a name, or None for the one that the address suggests. `key` is
-    text, or a callable that returns it (asked anew for each connection and request). Timeouts are
-    in seconds. The key never appears in a repr (law 15).
+    text, or a callable that returns it (asked anew for each connection and request). `query` goes
+    behind every address. `proxy` is the URL of one, which may hold its password; without it, the
+    environment's is used, except for this machine itself. `tls` is a context, or the path of a
+    file with the certificates to trust. The key never appears in a repr (law 15).
     """
 
     base_url: str | None = None
     key: object = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     profile: Profile | str | None = None
-    connect_timeout: float = 10.0
-    idle_timeout: float = 300.0
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    proxy: str | None = field(default=None, repr=False)
+    tls: SSLContext | str | None = None
     allow_insecure: bool = False
     options: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)

@@ -232,7 +232,7 @@ class Runner:
     async def _delay(self, step: Send) -> None:
         """Wait as long as the log says, but not before another way is tried."""
         state = await self.held.state()
-        if state.transport == self._engine.transport.name:
+        if state.transport == self._engine.way(state):
             left = (step.not_before - self._engine.ambient.now()) / 1e6
             # Another machine's clock may have been ahead: never longer than the delay itself.
             await asyncio.sleep(min(max(0.0, left), step.delay_ms / 1000))

@@ -51,7 +51,8 @@ class Sending:
         try:
             await self._receive()
         except NotSent as error:
-            other_way = self.held.engine.transport.name != self.outgoing.transport
+            via = self.outgoing.transport
+            other_way = self.held.engine.transport.choose(before=via, failed=True) != via
             outcome = never_sent(self.outgoing.attempt, error, other_way=other_way)
         except (Unheard, Lost) as error:
             fetched = await self._fetched()
@@ -70,7 +71,13 @@ class Sending:
 
     async def _receive(self) -> None:
         transport = self.held.engine.transport
-        request = Create(body=revealed(self.outgoing.body), parent=self.outgoing.parent)
+        request = Create(
+            body=revealed(self.outgoing.body),
+            parent=self.outgoing.parent,
+            conversation=self.held.conversation,
+            attempt=self.outgoing.attempt,
+            via=self.outgoing.transport,
+        )
         async with aclosing(transport.send(request)) as frames:
             async for frame in frames:
                 update = self.reception.feed(frame)
@@ -152,7 +159,10 @@ def never_sent(attempt: str, error: NotSent, *, other_way: bool) -> ev.ResponseR
     final = error.status == 401 or (error.status in FINAL and not other_way)
     return ev.ResponseRejected(
         attempt=attempt,
-        error={"message": str(error)} | ({"status": error.status} if error.status else {}),
+        error={"message": str(error)}
+        | ({"status": error.status} if error.status else {})
+        | ({"code": error.code} if error.code else {}),
         reason="not_sent",
         retryable=not final,
+        retry_after_ms=None if error.retry_after is None else round(error.retry_after * 1000),
     )

@@ -505,7 +505,7 @@ async def test_a_provider_at_an_address(desk: Desk, monkeypatch: pytest.MonkeyPa
 async def test_a_command_that_only_looks_has_no_way_to_a_provider() -> None:
     nowhere = Nowhere()
     parent = Parent(response="r", end=0, version=1, time=0, store=True, transport="http")
-    assert not nowhere.remembers(parent)
+    assert not nowhere.remembers(parent, via=nowhere.choose(), conversation="")
     with pytest.raises(NotSupported, match="asks no provider"):
         nowhere.check()
     with pytest.raises(NotSupported, match="asks no provider"):

@@ -20,7 +20,7 @@ import turnlog
 from turnlog import events as ev
 from turnlog.canonical import JsonObject, obj, text
 from turnlog.conversation import Conversation
-from turnlog.ports import Create, Endpoint, Transport
+from turnlog.ports import Create, Endpoint, Timeouts, Transport
 from turnlog.store import MemoryStore
 from turnlog.testing import Reply, call, error, refuse_upgrade
 from turnlog.testing import text as says
@@ -179,7 +179,9 @@ async def provider(
         yield Provider(replay, lambda: replay.requests, lambda _: None)
         return
     async with Simulator(script, seed=seed) as simulator:
-        endpoint = Endpoint(base_url=simulator.base_url, profile=OPENAI, idle_timeout=idle)
+        endpoint = Endpoint(
+            base_url=simulator.base_url, profile=OPENAI, timeouts=Timeouts(idle=idle)
+        )
         yield Provider(OPENERS[way](endpoint), lambda: simulator.creates, simulator.play)
 
 

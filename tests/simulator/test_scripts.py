@@ -128,7 +128,7 @@ def test_every_exported_name_is_there_and_nothing_else() -> None:
 
 def test_scripted_finds_its_transport_by_entry_point() -> None:
     transport = turnlog.testing.scripted([scripts.text("Hi.")], seed="s")
-    assert (transport.name, transport.left, transport.requests) == ("replay", 1, [])
+    assert (transport.choose(), transport.left, transport.requests) == ("replay", 1, [])
 
 
 def test_scripted_says_what_is_missing_where_no_transport_is_installed() -> None:

@@ -14,7 +14,7 @@ from websockets.http11 import Response
 
 from turnlog.canonical import Json, JsonObject, loads_object
 from turnlog.errors import TurnlogError
-from turnlog.ports import Create, Endpoint, Frame, Request, Transport
+from turnlog.ports import Create, Endpoint, Frame, Request, Timeouts, Transport
 from turnlog.state import Parent
 from turnlog_transports.profiles import OPENAI
 
@@ -60,10 +60,14 @@ def endpoint(base_url: str, *, idle_timeout: float = 5.0, **options: object) -> 
     return Endpoint(
         base_url=base_url,
         profile=OPENAI,
-        connect_timeout=5.0,
-        idle_timeout=idle_timeout,
+        timeouts=Timeouts(connect=5.0, idle=idle_timeout),
         options=options,
     )
+
+
+def held(transport: Transport, parent: Parent, conversation: str = "") -> bool:
+    """Whether a transport remembers a parent, by the way that it would choose."""
+    return transport.remembers(parent, via=transport.choose(), conversation=conversation)
 
 
 async def ask(transport: Transport, request: Request | None = None) -> list[Frame]:

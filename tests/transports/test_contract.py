@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from turnlog.ports import Endpoint, Transport
+from turnlog.ports import Endpoint, Timeouts, Transport
 from turnlog.testing.scripts import Reply
 from turnlog.testing.transport_contract import TransportContract
 from turnlog_transports import fallback, http, replay, websocket
@@ -20,7 +20,9 @@ class Networked(TransportContract):
 
     async def serve(self, replies: Sequence[Reply]) -> Transport:
         self.simulator = await Simulator(list(replies)).__aenter__()
-        endpoint = Endpoint(base_url=self.simulator.base_url, profile=OPENAI, idle_timeout=5)
+        endpoint = Endpoint(
+            base_url=self.simulator.base_url, profile=OPENAI, timeouts=Timeouts(idle=5)
+        )
         return type(self).open_transport(endpoint)
 
     async def stop(self) -> None:

@@ -26,6 +26,7 @@ from .servers import (
     created,
     endpoint,
     event,
+    held,
     outcome,
     parent,
     plain,
@@ -96,10 +97,10 @@ async def two(
 async def test_a_response_is_asked_for_over_the_websocket() -> None:
     seen: list[tuple[int, JsonObject]] = []
     async with web_server() as web, two(answering(seen), web) as transport:
-        assert transport.name == "websocket"
+        assert transport.choose() == "websocket"
         frames = await ask(transport)
         assert frames[-1].connection is not None
-        assert transport.remembers(parent("resp_1", frames[-1].connection))
+        assert held(transport, parent("resp_1", frames[-1].connection))
         assert transport.profile is OPENAI
         transport.check()
     assert len(seen) == 1
@@ -109,7 +110,7 @@ async def test_a_response_is_asked_for_over_the_websocket() -> None:
 async def test_all_else_is_asked_for_by_http() -> None:
     async with web_server(plain(200, RESPONSE)) as web, two(answering(), web) as transport:
         await ask(transport, Retrieve(response="r1"))
-        assert transport.name == "websocket"
+        assert transport.choose() == "websocket"
     assert [asked.method for asked in web.asked] == ["GET"]
 
 
@@ -121,7 +122,7 @@ async def test_w31_a_refused_websocket_ends_its_attempt_and_http_comes_next(stat
         assert isinstance(error, NotSent)
         assert error.status == status
         assert web.asked == []  # chosen and reported, not sent again
-        assert transport.name == "http"
+        assert transport.choose() == "http"
         assert len(await ask(transport)) == 2
         assert len(web.asked) == 1
 
@@ -133,9 +134,9 @@ async def test_the_websocket_is_tried_again_when_the_pause_is_over() -> None:
     async with web_server(WHOLE) as web:
         transport = both(nobody, web.url, clock)
         assert isinstance((await outcome(transport))[1], NotSent)
-        assert transport.name == "http"
+        assert transport.choose() == "http"
         clock.now = 60.0
-        assert transport.name == "websocket"
+        assert transport.choose() == "websocket"
         assert isinstance((await outcome(transport))[1], NotSent)
         await ask(transport)
         await transport.close()
@@ -147,7 +148,7 @@ async def test_w32_a_wrong_key_is_no_reason_to_change_the_way() -> None:
         _, error = await outcome(transport)
         assert isinstance(error, NotSent)
         assert error.status == 401
-        assert transport.name == "websocket"
+        assert transport.choose() == "websocket"
 
 
 async def test_http_that_cannot_connect_changes_nothing() -> None:
@@ -155,7 +156,7 @@ async def test_http_that_cannot_connect_changes_nothing() -> None:
         nobody = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
     transport = both(nobody, nobody)
     assert isinstance((await outcome(transport, Retrieve(response="r1")))[1], NotSent)
-    assert transport.name == "websocket"
+    assert transport.choose() == "websocket"
     await transport.close()
 
 
@@ -169,7 +170,7 @@ async def test_w31_once_written_a_request_is_not_sent_another_way(after: int) ->
     async with web_server() as web, two(talk, web) as transport:
         _, error = await outcome(transport)
         assert isinstance(error, Lost if after else Unheard)
-        assert transport.name == "websocket"
+        assert transport.choose() == "websocket"
     assert web.asked == []
 
 
@@ -180,10 +181,10 @@ async def test_what_the_websocket_remembers_is_of_no_use_by_http() -> None:
             transport = both(url, web.url)
             first = (await ask(transport, create(store=False)))[-1]
             own = parent("resp_1", first.connection)
-            assert transport.remembers(own)
+            assert held(transport, own)
             assert isinstance((await outcome(transport))[1], NotSent)
-            assert transport.name == "http"
-            assert not transport.remembers(own)
+            assert transport.choose() == "http"
+            assert not held(transport, own)
             await transport.close()
 
 
@@ -208,7 +209,7 @@ async def test_leaving_early_reaches_the_way_that_was_chosen() -> None:
 async def test_a_provider_without_a_websocket_is_asked_by_http() -> None:
     async with web_server(WHOLE) as web:
         transport = open_transport(Endpoint(base_url=web.url))
-        assert (transport.name, transport.profile) == ("http", GENERIC)
+        assert (transport.choose(), transport.profile) == ("http", GENERIC)
         assert len(await ask(transport)) == 2
         await transport.close()
         with pytest.raises(Closed):
@@ -218,7 +219,7 @@ async def test_a_provider_without_a_websocket_is_asked_by_http() -> None:
 async def test_it_takes_the_options_of_both_ways_and_its_own() -> None:
     options = {"max_frame_bytes": 9, "keep_idle_seconds": 9, "websocket_pause_seconds": 9}
     transport = open_transport(Endpoint(options=options))
-    assert transport.name == "websocket"
+    assert transport.choose() == "websocket"
     await transport.close()
     with pytest.raises(ConfigurationError):
         open_transport(Endpoint(options={"websocket_pause_seconds": -1}))

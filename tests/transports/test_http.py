@@ -25,6 +25,7 @@ from .servers import (
     delta,
     endpoint,
     event,
+    held,
     outcome,
     parent,
     plain,
@@ -59,8 +60,8 @@ async def types(*answers: Answer, request: Request | None = None) -> list[str]:
 async def test_a_stream_is_asked_for_and_read_to_its_terminal_frame() -> None:
     async with serving(stream(*WHOLE)) as (transport, web):
         frames = await ask(transport, create("Hi."))
-        assert not transport.remembers(parent("r1", None))
-        assert (transport.name, transport.profile) == ("http", OPENAI)
+        assert not held(transport, parent("r1", None))
+        assert (transport.choose(), transport.profile) == ("http", OPENAI)
     assert [frame.terminal for frame in frames] == [None, None, "completed"]
     asked = web.asked[0]
     assert (asked.method, asked.path) == ("POST", "/v1/responses")

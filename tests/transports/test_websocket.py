@@ -14,7 +14,7 @@ from websockets.utils import accept_key
 
 from turnlog.canonical import Json, JsonObject
 from turnlog.errors import Closed, InvalidInput, Lost, NotSent, NotSupported, Unheard
-from turnlog.ports import Cancel, Compact, Create, Delete, Endpoint, Request, Retrieve
+from turnlog.ports import Cancel, Compact, Create, Delete, Endpoint, Request, Retrieve, Timeouts
 from turnlog_transports.profiles import OPENAI
 from turnlog_transports.websocket import WebSocketTransport, open_transport
 
@@ -29,6 +29,7 @@ from .servers import (
     endpoint,
     frame,
     hear,
+    held,
     outcome,
     parent,
     tell,
@@ -115,7 +116,7 @@ async def test_every_frame_says_which_connection_it_came_over() -> None:
 
 async def test_it_says_what_it_is() -> None:
     async with talking(answering()) as transport:
-        assert (transport.name, transport.profile) == ("websocket", OPENAI)
+        assert (transport.choose(), transport.profile) == ("websocket", OPENAI)
         transport.check()
 
 
@@ -260,7 +261,7 @@ async def test_a_handshake_that_takes_too_long_means_that_nothing_was_sent() -> 
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
         transport = open_transport(
-            Endpoint(base_url=url, profile=OPENAI, connect_timeout=0.05, idle_timeout=9)
+            Endpoint(base_url=url, profile=OPENAI, timeouts=Timeouts(connect=0.05, idle=9))
         )
         with pytest.raises(NotSent):
             await ask(transport)
@@ -433,7 +434,7 @@ async def test_w44_a_connection_that_nobody_uses_is_closed_in_time() -> None:
         _, connection = await remembered(transport)
         async with asyncio.timeout(5):
             await closed.wait()
-        assert not transport.remembers(parent("r1", connection))
+        assert not held(transport, parent("r1", connection))
 
 
 async def test_w41_a_connection_that_closed_while_idle_costs_nothing() -> None:
@@ -450,10 +451,10 @@ async def test_w41_a_connection_that_closed_while_idle_costs_nothing() -> None:
 
     async with talking(talk) as transport:
         response, connection = await remembered(transport)
-        assert transport.remembers(parent(response, connection))
+        assert held(transport, parent(response, connection))
         bye.set()
         await gone.wait()
-        assert not transport.remembers(parent(response, connection))
+        assert not held(transport, parent(response, connection))
         assert (await ask(transport))[-1].connection != connection
 
 
@@ -563,7 +564,7 @@ async def test_w37_the_limit_may_be_reached_while_nobody_asks() -> None:
         response, connection = await remembered(transport)
         now.set()
         await gone.wait()
-        assert not transport.remembers(parent(response, connection))
+        assert not held(transport, parent(response, connection))
         assert (await ask(transport))[-1].terminal == "completed"
 
 
@@ -573,14 +574,14 @@ async def test_w37_the_limit_may_be_reached_while_nobody_asks() -> None:
 async def test_w13_an_unstored_parent_is_remembered_where_it_was_made() -> None:
     async with talking(answering()) as transport:
         response, connection = await remembered(transport)
-        assert transport.remembers(parent(response, connection))
-        assert not transport.remembers(parent("resp_other", connection))
-        assert not transport.remembers(parent(response, "ws_other"))
-        assert not transport.remembers(parent(response, None))
-        assert not transport.remembers(parent(response, connection, lane="left"))
+        assert held(transport, parent(response, connection))
+        assert not held(transport, parent("resp_other", connection))
+        assert not held(transport, parent(response, "ws_other"))
+        assert not held(transport, parent(response, None))
+        assert not held(transport, parent(response, connection, lane="left"))
         await ask(transport, create(parent=parent(response, connection)))
-        assert not transport.remembers(parent(response, connection))  # no longer the newest
-    assert not transport.remembers(parent(response, connection))
+        assert not held(transport, parent(response, connection))  # no longer the newest
+    assert not held(transport, parent(response, connection))
 
 
 async def test_a_parent_is_not_remembered_while_its_connection_is_in_use() -> None:
@@ -588,7 +589,7 @@ async def test_a_parent_is_not_remembered_while_its_connection_is_in_use() -> No
         response, connection = await remembered(transport)
         async with aclosing(transport.send(create())) as frames:
             await anext(frames)
-            assert not transport.remembers(parent(response, connection))
+            assert not held(transport, parent(response, connection))
 
 
 @pytest.mark.parametrize(
@@ -616,7 +617,7 @@ async def test_law8_a_failed_continuation_is_forgotten(
         own = parent(response, connection)
         fields: dict[str, Json] = {"previous_response_id": response} if continued else {}
         await ask(transport, Create(body={**create().body, **fields}, parent=own))
-        assert transport.remembers(own) is kept
+        assert held(transport, own) is kept
 
 
 async def test_w49_a_continuation_prefers_the_connection_of_its_parent() -> None:
@@ -637,7 +638,7 @@ async def test_w49_nobody_takes_the_connection_of_an_unstored_parent() -> None:
             assert isinstance(response, dict)
             own = parent(str(response["id"]), frames[-1].connection)
             await ask(transport)
-        assert transport.remembers(own)
+        assert held(transport, own)
         again = await ask(transport, create(store=False, parent=own))
     assert again[0].connection == own.connection
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from turnlog.errors import NotSent
-from turnlog.ports import Create, Endpoint, Frame, Profile, Request, Transport
+from turnlog.ports import Create, Endpoint, Frame, Late, Profile, Request, Transport
 from turnlog.state import Parent
 
 from . import http, websocket
@@ -91,11 +91,6 @@ class FallbackTransport:
         self._choice = Choice()
 
     @property
-    def name(self) -> str:
-        """The way that the next response is asked for: `websocket` or `http`."""
-        return self._next.name
-
-    @property
     def profile(self) -> Profile:
         """What the provider can do."""
         return self._second.profile
@@ -104,13 +99,30 @@ class FallbackTransport:
         """Raise ConfigurationError where a request cannot go out."""
         self._second.check()
 
-    def remembers(self, parent: Parent) -> bool:
-        """Whether the way that comes next remembers the parent."""
-        return self._next.remembers(parent)
+    def choose(
+        self, *, before: str | None = None, failed: bool = False, background: bool = False
+    ) -> str:
+        """The way that the next response is asked for: `websocket` or `http`."""
+        if background or ((before == "http" or failed) and self._pause):
+            return self._second.choose()
+        return self._next.choose()
+
+    def remembers(self, parent: Parent, *, via: str, conversation: str) -> bool:
+        """Whether a way remembers the parent."""
+        return self._way(via).remembers(parent, via=via, conversation=conversation)
+
+    def on_late(self, tell: Callable[[Late], None]) -> None:
+        """Have a function told how abandoned responses ended."""
+        if self._first is not None:
+            self._first.on_late(tell)
+
+    async def warm(self) -> None:
+        """Connect ahead by the way that comes next."""
+        await self._next.warm()
 
     async def send(self, request: Request) -> AsyncGenerator[Frame]:
         """Send a request one way, once, and yield its frames, as `ports.Transport` says."""
-        way = self._next if isinstance(request, Create) else self._second
+        way = self._way(request.via) if isinstance(request, Create) else self._second
         try:
             async with aclosing(way.send(request)) as frames:
                 async for frame in frames:
@@ -125,6 +137,11 @@ class FallbackTransport:
         if self._first is not None:
             await self._first.close()
         await self._second.close()
+
+    def _way(self, via: str | None) -> Transport:
+        if via is None:
+            return self._next
+        return self._first if via == "websocket" and self._first is not None else self._second
 
     @property
     def _next(self) -> Transport:

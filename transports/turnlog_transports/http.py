@@ -7,7 +7,7 @@ same errors come back as over a WebSocket.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -23,6 +23,7 @@ from turnlog.ports import (
     Delete,
     Endpoint,
     Frame,
+    Late,
     Profile,
     Request,
     Retrieve,
@@ -78,8 +79,9 @@ class HttpTransport:
         self._max_frame = int(access.option("max_frame_bytes", 64 * 1024 * 1024))
         self._client: httpx2.AsyncClient | None = None
 
-    @property
-    def name(self) -> str:
+    def choose(
+        self, *, before: str | None = None, failed: bool = False, background: bool = False
+    ) -> str:
         """`http`."""
         return "http"
 
@@ -93,7 +95,7 @@ class HttpTransport:
         self._access.check()
         self._address("responses", {})
 
-    def remembers(self, parent: Parent) -> bool:
+    def remembers(self, parent: Parent, *, via: str, conversation: str) -> bool:
         """Never: a provider keeps no memory behind an HTTP connection."""
         return False
 
@@ -109,6 +111,12 @@ class HttpTransport:
             while (frame := await self._next(frames, heard)) is not None:
                 heard += 1
                 yield frame
+
+    def on_late(self, tell: Callable[[Late], None]) -> None:
+        """Nothing is drained here, so nothing is told."""
+
+    async def warm(self) -> None:
+        """Nothing to connect ahead."""
 
     async def close(self) -> None:
         """Close every connection; streams under way raise Closed (W-47)."""
@@ -197,7 +205,7 @@ class HttpTransport:
         if self._client is None:
             endpoint = self._access.endpoint
             self._client = httpx2.AsyncClient(
-                timeout=httpx2.Timeout(endpoint.idle_timeout, connect=endpoint.connect_timeout),
+                timeout=httpx2.Timeout(endpoint.timeouts.idle, connect=endpoint.timeouts.connect),
                 limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
                 # What goes to this machine goes there directly, or its key would leave it.
                 trust_env=not self._access.loopback,

@@ -22,6 +22,7 @@ from turnlog.ports import (
     Delete,
     Endpoint,
     Frame,
+    Late,
     Profile,
     Request,
     Retrieve,
@@ -63,7 +64,7 @@ def open_transport(endpoint: Endpoint) -> ReplayTransport:
         checks=checks,
         seed=seed,
         profile=profile_for(None, named) if isinstance(named, str) else named,
-        idle_timeout=endpoint.idle_timeout,
+        idle_timeout=endpoint.timeouts.idle or 300.0,
     )
 
 
@@ -118,8 +119,9 @@ class ReplayTransport:
         self._connection: str | None = None
         self._closed = asyncio.Event()
 
-    @property
-    def name(self) -> str:
+    def choose(
+        self, *, before: str | None = None, failed: bool = False, background: bool = False
+    ) -> str:
         """`replay`."""
         return "replay"
 
@@ -136,7 +138,7 @@ class ReplayTransport:
     def check(self) -> None:
         """Nothing is needed: neither a key nor an address."""
 
-    def remembers(self, parent: Parent) -> bool:
+    def remembers(self, parent: Parent, *, via: str, conversation: str) -> bool:
         """Whether the connection that made an unstored parent is open and still holds it."""
         if parent.connection is None or parent.connection != self._connection:
             return False
@@ -155,6 +157,12 @@ class ReplayTransport:
             async with aclosing(self._play(answer)) as frames:
                 async for raw in frames:
                     yield wire.read(raw, connection=connection)
+
+    def on_late(self, tell: Callable[[Late], None]) -> None:
+        """Nothing is drained here, so nothing is told."""
+
+    async def warm(self) -> None:
+        """Nothing to connect ahead."""
 
     async def close(self) -> None:
         """Close; streams under way raise Closed. Idempotent."""

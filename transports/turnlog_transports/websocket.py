@@ -7,13 +7,13 @@ Closing it is the documented way to stop a response (protocol 1.2).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from turnlog.errors import Lost, NotSent, NotSupported, TransportError, Unheard
-from turnlog.ports import Create, Endpoint, Frame, Profile, Request
+from turnlog.ports import Create, Endpoint, Frame, Late, Profile, Request
 from turnlog.state import Parent
 
 from . import wire
@@ -50,8 +50,9 @@ class WebSocketTransport:
             keep_idle=access.option("keep_idle_seconds", 900.0),
         )
 
-    @property
-    def name(self) -> str:
+    def choose(
+        self, *, before: str | None = None, failed: bool = False, background: bool = False
+    ) -> str:
         """`websocket`."""
         return "websocket"
 
@@ -64,7 +65,7 @@ class WebSocketTransport:
         """Raise ConfigurationError where a request cannot go out."""
         self._access.check()
 
-    def remembers(self, parent: Parent) -> bool:
+    def remembers(self, parent: Parent, *, via: str, conversation: str) -> bool:
         """Whether the parent is the newest response of an open connection here (law 8)."""
         return parent.lane is None and self._connections.remembers(parent)
 
@@ -93,6 +94,12 @@ class WebSocketTransport:
             if not over:
                 self._connections.evict(connection)
 
+    def on_late(self, tell: Callable[[Late], None]) -> None:
+        """Nothing is drained here, so nothing is told."""
+
+    async def warm(self) -> None:
+        """Nothing to connect ahead."""
+
     async def close(self) -> None:
         """Close every connection; streams under way raise Closed (W-47)."""
         await self._life.close()
@@ -103,7 +110,7 @@ class WebSocketTransport:
             raise NotSent("the provider closed the connection as soon as it was open")
         connection.sequence.begin()
         try:
-            async with self._life.within(self._access.endpoint.idle_timeout):
+            async with self._life.within(self._access.endpoint.timeouts.idle):
                 await connection.socket.send(payload, text=True)
         except (TimeoutError, ConnectionClosed) as error:
             raise self._gone(connection, error) from error
@@ -111,7 +118,7 @@ class WebSocketTransport:
     async def _next(self, connection: Connection) -> Frame:
         while True:
             try:
-                async with self._life.within(self._access.endpoint.idle_timeout):
+                async with self._life.within(self._access.endpoint.timeouts.idle):
                     frame = await connection.receive()
             except (TimeoutError, ConnectionClosed) as error:
                 raise self._gone(connection, error) from error
@@ -121,7 +128,7 @@ class WebSocketTransport:
 
     def _gone(self, connection: Connection, error: Exception) -> TransportError:
         heard = connection.sequence.heard
-        silent = f"the provider said nothing for {self._access.endpoint.idle_timeout:g} seconds"
+        silent = f"the provider said nothing for {self._access.endpoint.timeouts.idle} seconds"
         why = silent if isinstance(error, TimeoutError) else f"the WebSocket closed: {error}"
         return Lost(f"{why}, after {heard} frames") if heard else Unheard(why)
 
@@ -142,7 +149,7 @@ class WebSocketTransport:
 
     async def _open(self) -> ClientConnection:
         try:
-            async with self._life.within(self._access.endpoint.connect_timeout):
+            async with self._life.within(self._access.endpoint.timeouts.connect):
                 return await self._handshake(await self._access.headers())
         except (OSError, WebSocketException) as error:
             why = str(error) or type(error).__name__

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,7 +22,7 @@ from ..canonical import Json, loads
 from ..errors import ConfigurationError, InvalidInput, NotFound, NotSupported
 from ..log import Opening
 from ..log import open as open_log
-from ..ports import Frame, Profile, Request
+from ..ports import Frame, Late, Profile, Request
 from ..state import Parent
 from ..store import IN_MEMORY
 from .options import pairs
@@ -38,16 +38,27 @@ def run(work: Coroutine[object, object, T]) -> T:
 class Nowhere:
     """The transport of commands that ask no provider anything: it leads nowhere."""
 
-    name = "none"
     profile = Profile(name="none", key_env=None)
 
     def check(self) -> None:
         """Raise NotSupported: nothing can go out."""
         self._frame()
 
-    def remembers(self, parent: Parent) -> bool:
+    def choose(
+        self, *, before: str | None = None, failed: bool = False, background: bool = False
+    ) -> str:
+        """`none`."""
+        return "none"
+
+    def remembers(self, parent: Parent, *, via: str, conversation: str) -> bool:
         """Nothing is remembered."""
         return False
+
+    def on_late(self, tell: Callable[[Late], None]) -> None:
+        """Nothing can be late."""
+
+    async def warm(self) -> None:
+        """Nothing to connect to."""
 
     async def send(self, request: Request) -> AsyncGenerator[Frame]:
         """Raise NotSupported: nothing is sent."""

@@ -266,7 +266,7 @@ class TransportContract:
 
     async def test_it_says_what_it_is(self) -> None:
         async with self.serving(scripts.text("Hi.")) as transport:
-            assert transport.name
+            assert transport.choose()
             assert transport.profile.name
             transport.check()
 
@@ -281,7 +281,7 @@ class TransportContract:
             connection="ws_x",
         )
         async with self.serving(scripts.text("Hi.")) as transport:
-            assert not transport.remembers(stranger)
+            assert not transport.remembers(stranger, via=transport.choose(), conversation="other")
 
     async def test_w34_a_body_that_is_not_json_is_refused_before_anything_is_sent(self) -> None:
         async with self.serving(scripts.text("Hi.")) as transport:
