@@ -1,7 +1,9 @@
 """Addresses, keys and options of an endpoint, and the end of everything that waits on it."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,9 @@ from turnlog.errors import Closed, ConfigurationError, NotSent
 from turnlog.ports import Endpoint, Profile
 from turnlog_transports import fallback, http, websocket
 from turnlog_transports.endpoint import Access, Life, is_loopback, masked
+from turnlog_transports.network import check_socks
+
+from .clock import settle
 
 SECRET = "sk-hush-hush"
 OPEN = [fallback.open_transport, http.open_transport, websocket.open_transport]
@@ -251,6 +256,26 @@ async def test_closing_ends_every_wait_and_returns_behind_them() -> None:
         life.check()
 
 
+async def test_the_end_of_a_wait_moves_unless_the_transport_closes() -> None:
+    life, moves = Life(), list[Callable[[float | None], None]]()
+
+    async def wait() -> None:
+        async with life.within(0) as move:
+            move(None)
+            moves.append(move)
+            await asyncio.Event().wait()
+
+    waiting = asyncio.create_task(wait())
+    await settle()
+    assert not waiting.done()
+    closing = asyncio.create_task(life.close())
+    await asyncio.sleep(0)
+    moves[0](None)
+    with pytest.raises(Closed):
+        await waiting
+    await closing
+
+
 async def test_closing_waits_for_a_wait_that_is_over_time_too() -> None:
     life, expired, go = Life(), asyncio.Event(), asyncio.Event()
 
@@ -271,3 +296,120 @@ async def test_closing_waits_for_a_wait_that_is_over_time_too() -> None:
     await closing
     with pytest.raises(Closed):
         await waiting
+
+
+# -- what lies on the way ------------------------------------------------------------------
+
+
+def test_the_query_of_the_endpoint_goes_behind_every_address() -> None:
+    own = Endpoint(base_url="https://h/v1?a=1&b=2%20", query={"a": "3 &", "c": "ü"})
+    found = Access(own)
+    query = "b=2%20&a=3+%26&c=%C3%BC"
+    assert found.url() == f"https://h/v1/responses?{query}"
+    assert found.url(scheme="ws") == f"wss://h/v1/responses?{query}"
+    assert Access(Endpoint(base_url="https://h", query={"a": "1"})).url("x") == "https://h/x?a=1"
+
+
+async def test_a_profile_says_which_header_carries_the_key() -> None:
+    own = Profile(name="own", base_url="https://h", key_header="X-Own-Key", key_env=None)
+    found = access(profile=own, key=SECRET)
+    assert await found.headers() == {"User-Agent": "turnlog", "X-Own-Key": SECRET}
+    said = masked(f"wrong {SECRET}".encode(), await found.headers(), own.key_header)
+    assert said == b"wrong ***"
+    given = access(profile=own, headers={"x-own-key": SECRET}, key="unused")
+    given.check()
+    assert "unused" not in repr(await given.headers())
+
+
+def reached(
+    base_url: str = "https://h/v1",
+    *,
+    proxy: str | None = None,
+    tls: ssl.SSLContext | str | None = None,
+) -> Access:
+    return Access(Endpoint(base_url=base_url, key="k", proxy=proxy, tls=tls))
+
+
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [
+        ("nonsense", "nonsense"),
+        ("ftp://h", "ftp://h"),
+        ("http://", "http://"),
+        ("http://h:0", "http://h:0"),
+        ("http://h:99999", "http://h:99999"),
+        ("http://h/path", "http://h/path"),
+        (f"http://h?key={SECRET}", "http://h"),
+        ("http://ü", "http://ü"),
+        (f"u:{SECRET}@h", "***@h"),
+        (f"ftp://u:{SECRET}@h", "ftp://***@h"),
+        (f"http://{SECRET}@h", "http://***@h"),
+    ],
+)
+@pytest.mark.parametrize("open_transport", OPEN)
+def test_a_proxy_that_is_none_is_an_error_without_its_password(
+    proxy: str, shown: str, open_transport: Callable[[Endpoint], http.HttpTransport]
+) -> None:
+    transport = open_transport(Endpoint(base_url="https://h/v1", key="k", proxy=proxy))
+    with pytest.raises(ConfigurationError) as caught:
+        transport.check()
+    assert repr(shown) in str(caught.value)
+    assert SECRET not in str(caught.value) + repr(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5", "socks5h"])
+def test_a_proxy_is_taken_as_it_is(scheme: str) -> None:
+    proxy = f"{scheme}://user:{SECRET}@proxy.example.com:3128"
+    found = reached(proxy=proxy)
+    found.check()
+    assert (found.proxy, found.websocket_proxy, found.environment_proxies) == (proxy, proxy, False)
+    assert SECRET not in repr(found.endpoint)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "counts"), [("https://example.com/v1", True), ("http://127.0.0.1/v1", False)]
+)
+def test_the_proxies_of_the_environment_count_except_for_this_machine(
+    base_url: str, counts: bool
+) -> None:
+    found = reached(base_url)
+    assert (found.proxy, found.environment_proxies) == (None, counts)
+    assert found.websocket_proxy is (True if counts else None)
+
+
+def test_behind_a_proxy_this_machine_is_another() -> None:
+    base_url = "http://127.0.0.1/v1"
+    reached(base_url, proxy="http://localhost:3128").check()
+    with pytest.raises(ConfigurationError, match="in the clear"):
+        reached(base_url, proxy="http://proxy.example.com:3128").check()
+
+
+def test_a_socks_proxy_needs_a_module() -> None:
+    proxy = f"socks5://u:{SECRET}@h:1080"
+    check_socks(proxy, "ssl")
+    check_socks("http://h", "no_such_module")
+    check_socks(None, "no_such_module")
+    with pytest.raises(ConfigurationError, match="install no-such-module") as caught:
+        check_socks(proxy, "no_such_module")
+    assert SECRET not in str(caught.value)
+
+
+def test_certificates_are_those_of_a_context() -> None:
+    own = ssl.create_default_context()
+    found = reached(tls=own)
+    assert (found.tls, found.websocket_tls) == (own, own)
+    assert (reached().tls, reached().websocket_tls) == (None, True)
+    assert reached("http://127.0.0.1", tls=own).websocket_tls is None
+
+
+@pytest.mark.parametrize("content", [None, "", "-----BEGIN CERTIFICATE-----\nno\n"])
+def test_a_file_without_certificates_is_an_error_that_names_it(
+    content: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "own-ca.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigurationError, match=r"own-ca\.pem"):
+        reached(tls=str(path)).check()
+    with pytest.raises(ConfigurationError, match="certificates"):
+        reached(tls="a\0b").check()

@@ -2,7 +2,11 @@
 
 The one rule: a key is handed to the provider and to nobody else (law 15). It is not in a repr or
 an error, it is not sent in the clear to anything but this machine, and it is masked in whatever
-the provider says.
+the provider says. The same holds for a proxy's password.
+
+What a transport connects with: HTTP takes `tls`, `proxy` and `environment_proxies`; a WebSocket
+takes `websocket_tls` and `websocket_proxy`, which are what `websockets.connect` calls `ssl` and
+`proxy`. The query of the endpoint is in `url`, for both.
 """
 
 from __future__ import annotations
@@ -14,7 +18,9 @@ import os
 import re
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property, partial
 from inspect import isawaitable
+from ssl import SSLContext
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -22,6 +28,7 @@ from turnlog.errors import Closed, ConfigurationError, NotSent
 from turnlog.ports import Endpoint, Profile
 
 from . import wire
+from .network import checked_proxy, trusted
 from .profiles import profile_for
 
 CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key"})
@@ -47,15 +54,54 @@ class Access:
             raise ConfigurationError(
                 f"the profile {self.profile.name!r} has no address of its own: give `base_url`"
             )
-        return wire.url(base_url, path, scheme=scheme)
+        address = wire.url(base_url, path, scheme=scheme)
+        return wire.with_query(address, self.endpoint.query)
 
     @property
     def loopback(self) -> bool:
         """Whether the address is on this machine, so that nothing on the way can listen."""
         return is_loopback(urlsplit(self.url()).hostname or "")
 
+    @cached_property
+    def tls(self) -> SSLContext | None:
+        """Which certificates to trust; None for those that this machine trusts anyway.
+
+        Made once. Raises ConfigurationError for a file that cannot be used.
+        """
+        tls = self.endpoint.tls
+        return None if tls is None else trusted(tls)
+
+    @property
+    def websocket_tls(self) -> SSLContext | Literal[True] | None:
+        """The argument `ssl` of `websockets.connect`: None where nothing is encrypted."""
+        if urlsplit(self.url(scheme="ws")).scheme == "ws":
+            return None
+        return self.tls or True
+
+    @property
+    def proxy(self) -> str | None:
+        """The proxy of the endpoint, this machine's own included; raises ConfigurationError."""
+        proxy = self.endpoint.proxy
+        return None if proxy is None else checked_proxy(proxy)
+
+    @property
+    def environment_proxies(self) -> bool:
+        """Whether the proxies of the environment count.
+
+        What goes to this machine goes there directly, or its key would leave it.
+        """
+        return self.endpoint.proxy is None and not self.loopback
+
+    @property
+    def websocket_proxy(self) -> str | Literal[True] | None:
+        """The argument `proxy` of `websockets.connect`."""
+        return self.proxy or (True if self.environment_proxies else None)
+
     def check(self) -> None:
-        """Raise ConfigurationError where no request can go out: address, key or header."""
+        """Raise ConfigurationError where no request can go out.
+
+        That is: no usable address, key, header, proxy or file of certificates.
+        """
         for name, value in self.endpoint.headers.items():
             if not _FIELD_NAME.fullmatch(name) or not _fits_header(value):
                 raise ConfigurationError(
@@ -64,6 +110,7 @@ class Access:
         if self._found_key() is None and not self._own_credentials() and not self.loopback:
             raise ConfigurationError(self._missing())
         self._check_clear()
+        _ = self.proxy, self.tls  # each says what is wrong with it
 
     async def headers(self) -> dict[str, str]:
         """The headers of one request or connection, with the key asked for anew.
@@ -74,7 +121,8 @@ class Access:
         found = {"User-Agent": "turnlog", **self.endpoint.headers}
         key = None if self._own_credentials() else await self._ask()
         if key is not None:
-            found["Authorization"] = f"Bearer {key}"
+            name = self.profile.key_header
+            found[name] = f"Bearer {key}" if name.lower() == "authorization" else key
         return found
 
     def option(self, name: str, default: float) -> float:
@@ -94,7 +142,8 @@ class Access:
                 )
 
     def _own_credentials(self) -> bool:
-        return any(name.lower() in CREDENTIALS for name in self.endpoint.headers)
+        mine = self.profile.key_header
+        return any(carries_key(name, mine) for name in self.endpoint.headers)
 
     def _found_key(self) -> object:
         # A server on this machine needs no key, so the one for the world stays out of its sight.
@@ -128,21 +177,32 @@ class Access:
         if given is not None and not callable(given):
             self._usable(given)
         keyed = given is not None or self._own_credentials()
-        clear = urlsplit(self.url()).scheme == "http" and not self.loopback
+        clear = urlsplit(self.url()).scheme == "http" and not self._direct
         if keyed and clear and not self.endpoint.allow_insecure:
             raise ConfigurationError(
                 f"{urlsplit(self.url()).netloc} would get the key in the clear: use https or wss,"
                 " or allow it with allow_insecure=True"
             )
 
+    @property
+    def _direct(self) -> bool:
+        # Behind a proxy, what is called this machine is another one.
+        proxy = self.proxy
+        return self.loopback and (proxy is None or is_loopback(urlsplit(proxy).hostname or ""))
 
-def masked(said: bytes, headers: Mapping[str, str]) -> bytes:
+
+def masked(said: bytes, headers: Mapping[str, str], key_header: str = "Authorization") -> bytes:
     """What a provider said, without the keys that went out in these headers."""
     for name, value in headers.items():
-        if name.lower() in CREDENTIALS and value:
+        if carries_key(name, key_header) and value:
             # The scheme, as in `Bearer`, is no secret, and providers echo the key alone.
             said = said.replace(value.split(" ")[-1].encode(), b"***")
     return said
+
+
+def carries_key(name: str, key_header: str) -> bool:
+    """Whether a header of this name carries a key, where a profile's own is `key_header`."""
+    return name.lower() in CREDENTIALS or name.lower() == key_header.lower()
 
 
 def is_loopback(host: str) -> bool:
@@ -183,13 +243,16 @@ class Life:
             raise Closed("the transport was closed: open another one")
 
     @asynccontextmanager
-    async def within(self, seconds: float | None) -> AsyncGenerator[None]:
-        """Wait no longer than `seconds`: raises TimeoutError then, and Closed on `close`."""
+    async def within(self, seconds: float | None) -> AsyncGenerator[Callable[[float | None], None]]:
+        """Wait no longer than `seconds`: raises TimeoutError then, and Closed on `close`.
+
+        Gives a function that moves the end to another time of the loop.
+        """
         self.check()
         try:
             async with asyncio.timeout(seconds) as wait:
                 with self._noted(wait):
-                    yield
+                    yield partial(self._move, wait)
         except TimeoutError:
             self.check()
             raise
@@ -201,6 +264,11 @@ class Life:
             if not wait.expired():
                 wait.reschedule(asyncio.get_running_loop().time())
         await self._quiet.wait()
+
+    def _move(self, wait: asyncio.Timeout, when: float | None) -> None:
+        # A wait that is over, or that ends because the transport closes, is not taken up again.
+        if not self._closed and not wait.expired():
+            wait.reschedule(when)
 
     @contextmanager
     def _noted(self, wait: asyncio.Timeout) -> Generator[None]:

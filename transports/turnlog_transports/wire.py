@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Literal
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote_plus, urlencode, urlsplit, urlunsplit
 
 from turnlog.canonical import Json, JsonObject, dumps, loads_object, obj, text
 from turnlog.errors import ConfigurationError, InvalidInput, NotSupported
@@ -128,8 +128,10 @@ def _problem(terminal: Terminal | None, data: JsonObject) -> Problem | None:
         # Nested over a WebSocket, flat in a stream; a flat one has no type but the frame's.
         return problem(obj(data, "error"), data)
     if terminal == "failed":
-        response = obj(data, "response")
-        return problem(obj(response, "error"), {"error": response.get("error")})
+        # Its headers stand in the error, or beside the response where others put them.
+        error = obj(data, "response").get("error")
+        around = {"error": error, "status": data.get("status"), "headers": data.get("headers")}
+        return problem(obj(around, "error"), around)
     return None
 
 
@@ -204,6 +206,19 @@ def url(base_url: str, path: str = "responses", *, scheme: Literal["http", "ws"]
     # A path of a provider's own, such as `/openai/v1`, stays as it is.
     target = _SCHEMES[parts.scheme, scheme]
     return urlunsplit((target, parts.netloc, f"{root}/{path}", parts.query, ""))
+
+
+def with_query(address: str, query: Mapping[str, str]) -> str:
+    """An address with more in its query; what has the same name there already is replaced."""
+    if not query:
+        return address
+    parts = urlsplit(address)
+    kept = [each for each in parts.query.split("&") if each and _query_name(each) not in query]
+    return urlunsplit(parts._replace(query="&".join([*kept, urlencode(query)])))
+
+
+def _query_name(pair: str) -> str:
+    return unquote_plus(pair.partition("=")[0])
 
 
 def _split(base_url: str) -> SplitResult:
