@@ -13,6 +13,7 @@ from typing import Final, TypeAlias, Unpack, cast
 
 from .canonical import JsonObject, obj
 from .errors import InvalidInput
+from .recovery import MAX_RETRIES
 from .schemas import output_format
 from .settings import Settings, fingerprint, merge, request_fields, with_format
 from .tools import OnCrash, Tool, ToolLike, Toolset, bind
@@ -31,8 +32,9 @@ class Agent:
     `tools` are functions, what `tool` made of them, and dicts for the provider's own tools.
     `output_type` asks for an answer of that type. `deps` is called once for each turn, to make
     what tools get as `ToolContext.deps`: a function, async or not, or one that returns an async
-    context manager. `max_requests` bounds the requests of a turn, `max_parallel_tools` the tools
-    that run at once. Everything else is a setting (see `Settings`).
+    context manager. `max_requests` bounds the requests of a turn, `max_retries` how often it sends
+    one of them again (law 10), `max_parallel_tools` the tools that run at once. Everything else is
+    a setting (see `Settings`).
 
     Raises InvalidInput for a name, tool, limit or setting that cannot be, and ConfigurationError
     for a secret in plain text (law 15).
@@ -45,6 +47,7 @@ class Agent:
     output_type: object
     deps: Callable[[], object] | None = field(repr=False)
     max_requests: int
+    max_retries: int
     max_parallel_tools: int
     settings: JsonObject
     toolset: Toolset = field(repr=False, compare=False)
@@ -59,6 +62,7 @@ class Agent:
         output_type: object = None,
         deps: Callable[[], object] | None = None,
         max_requests: int = MAX_REQUESTS,
+        max_retries: int = MAX_RETRIES,
         max_parallel_tools: int = MAX_PARALLEL_TOOLS,
         **settings: Unpack[Settings],
     ) -> None:
@@ -70,6 +74,7 @@ class Agent:
         put("output_type", output_type)
         put("deps", _checked_deps(deps))
         put("max_requests", _checked_limit("max_requests", max_requests))
+        put("max_retries", _checked_limit("max_retries", max_retries, least=0))
         put("max_parallel_tools", _checked_limit("max_parallel_tools", max_parallel_tools))
         put("toolset", bind(self.tools))
         put("settings", _settled(settings, output_type))
@@ -124,10 +129,10 @@ def _checked_deps(deps: object) -> Callable[[], object] | None:
     )
 
 
-def _checked_limit(what: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+def _checked_limit(what: str, value: object, *, least: int = 1) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
         return value
-    raise InvalidInput(f"{what}= is a number above 0, not {value!r}")
+    raise InvalidInput(f"{what}= is a whole number, {least} or more, not {value!r}")
 
 
 def on_crash_of(agent: Agent | None) -> dict[str, OnCrash]:

@@ -73,6 +73,7 @@ class BeginTurn:
     items: tuple[Keyed, ...]
     settings: JsonObject = field(default_factory=dict[str, Json])
     max_requests: int | None = None
+    max_retries: int | None = None
     manual: bool = False
     present: frozenset[str] = frozenset()
     abandon: tuple[Keyed, ...] | None = None

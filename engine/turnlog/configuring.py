@@ -90,11 +90,11 @@ def check_actor(by: object) -> str:
     return by
 
 
-def check_limit(limit: object) -> int | None:
-    """A turn's `max_requests`, or None; raises InvalidInput for what is no number above 0."""
-    if limit is None or (type(limit) is int and limit > 0):
+def check_limit(what: str, limit: object, *, least: int = 1) -> int | None:
+    """A limit of a turn, or None; raises InvalidInput for what is no number of at least `least`."""
+    if limit is None or (type(limit) is int and limit >= least):
         return limit
-    raise InvalidInput(f"max_requests= is a number above 0, not {limit!r:.40}")
+    raise InvalidInput(f"{what}= is a whole number, {least} or more, not {limit!r:.40}")
 
 
 def check_choice(name: str, value: T, choices: Sequence[T]) -> T:

@@ -64,6 +64,7 @@ class TurnOptions(Settings, total=False):
     if_busy: IfBusy
     pending: Pending
     max_requests: int | None
+    max_retries: int | None
     model: str
     instructions: str
 
@@ -230,6 +231,9 @@ class Conversation:
         limit = options.get("max_requests")
         if limit is None and self._agent is not None and not manual:
             limit = self._agent.max_requests
+        retries = options.get("max_retries")
+        if retries is None and self._agent is not None:
+            retries = self._agent.max_retries
         own = {name: value for name, value in options.items() if name not in _TAKEN}
         settings = checked(own)
         if output_type is not None:
@@ -243,7 +247,8 @@ class Conversation:
             manual=manual,
             if_busy=check_choice("if_busy", options.get("if_busy", "raise"), IF_BUSY),
             pending=check_choice("pending", options.get("pending", "raise"), PENDING),
-            max_requests=check_limit(limit),
+            max_requests=check_limit("max_requests", limit),
+            max_retries=check_limit("max_retries", retries, least=0),
         )
 
     async def _setup(self) -> Setup:

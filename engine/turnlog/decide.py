@@ -196,6 +196,7 @@ def _begin(state: State, command: BeginTurn) -> list[NewEvent]:
         digest=command.digest,
         settings=command.settings,
         max_requests=command.max_requests,
+        max_retries=command.max_retries,
         manual=command.manual,
     )
     added = [ev.ItemAdded(key=one.key, item=one.item) for one in command.items]

@@ -25,7 +25,7 @@ from .plan import Fork, Full, Plan, Reach, plan
 from .ports import Append, Appended, Head, Lease, Store, Transport
 from .record import NewEvent
 from .recovery import OnUnknown, Send
-from .request import body, body_digest, is_stored, model_of, sendable, settings_of
+from .request import body, body_digest, is_background, is_stored, model_of, sendable, settings_of
 from .state import Call, Parent, State, start, still_holds
 from .unbroken import unbroken
 from .updates import Delta
@@ -257,7 +257,8 @@ class Engine:
 
         None where there is nothing to send. Raises what `request.body` raises.
         """
-        via = self.way(draft.state)
+        settings = settings_of(config, turn)
+        via = self.way(draft.state, background=is_background(settings))
         reach = self._reach(draft.state, model_of(config, turn), via)
         state = draft.state if not send.full else _without_parent(draft.state)
         found: Plan = plan(state, reach, await self._older(state, send))
@@ -270,7 +271,7 @@ class Engine:
             return None
         built = body(config, turn, sent, found, self.transport.profile)
         self._note_switch(draft, via)
-        prepared = self._prepared(send, found, built, settings_of(config, turn), via)
+        prepared = self._prepared(send, found, built, settings, via)
         (recorded,) = draft.do(Prepare(request=prepared))
         parent = None if isinstance(found, Full) else found.parent
         return Outgoing(
@@ -281,12 +282,13 @@ class Engine:
             parent=parent,
         )
 
-    def way(self, state: State) -> str:
+    def way(self, state: State, *, background: bool = False) -> str:
         """The way that the next request takes; a turn does not go back to one that failed it."""
         last = state.turn.last if state.turn is not None else None
         return self.transport.choose(
             before=state.transport if last is not None else None,
             failed=last is not None and not last.sent,
+            background=background,
         )
 
     def _reach(self, state: State, model: str, via: str) -> Reach:
@@ -350,6 +352,7 @@ class Engine:
             lane=placed.lane if placed is not None else None,
             store=is_stored(settings, self.transport.profile),
             model=text(built, "model"),
+            background=is_background(settings),
         )
 
     def on_unknown_for(self, config: ev.ConversationConfigured) -> OnUnknown:

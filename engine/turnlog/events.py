@@ -130,13 +130,15 @@ class TurnStarted(_Fact):
     """An input was accepted: `key` is its idempotency key, `digest` that of the input.
 
     `settings` are the turn's own and win over those of the conversation; `manual` says that the
-    caller runs the tools (`chat.request`).
+    caller runs the tools (`chat.request`). `max_retries` bounds how often the turn sends a request
+    again, over all its requests (law 10).
     """
 
     key: str
     digest: str
     settings: JsonObject = field(default_factory=dict[str, Json])
     max_requests: int | None = None
+    max_retries: int | None = None
     manual: bool = False
 
 
@@ -174,7 +176,8 @@ class RequestPrepared(_Fact):
 
     `delay_ms` is how long the attempt waits before it goes out; `digest` is that of the body
     (hex), `format` the version of the serialiser that made it (law 9). `store` says whether the
-    provider was asked to keep the response, `model` which model was asked.
+    provider was asked to keep the response, `model` which model was asked, `background` that the
+    response goes on without anybody listening.
     """
 
     attempt: str
@@ -191,6 +194,7 @@ class RequestPrepared(_Fact):
     lane: str | None = None
     store: bool
     model: str | None = None
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +260,7 @@ class ResponseFailed(_Outcome):
     """The provider reported a failure after it had begun."""
 
     retryable: bool = False
+    retry_after_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

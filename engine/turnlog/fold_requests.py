@@ -12,13 +12,18 @@ from typing import assert_never
 from . import events as ev
 from .canonical import integer, text
 from .fold_context import moved
-from .head import Attempt, Outcome, OutcomeKind, Output, Parent, State
+from .head import Attempt, Outcome, OutcomeKind, Output, Parent, State, Turn
 from .items import call_id_of, is_client_call, name_of
 from .record import Recorded
 from .tail import shift, split
 
 CHAIN_LOST = "previous_response_not_found"
 CONNECTION_LIMIT = "websocket_connection_limit_reached"
+PARENT_GONE = "parent_gone"
+"""What a transport says where an unstored parent was lost before anything was sent."""
+
+FREE = frozenset({CONNECTION_LIMIT, PARENT_GONE})
+"""Refusals that cost no try: the request goes out again at once, by another connection."""
 
 NEW: frozenset[ev.Cause] = frozenset({"first", "tools_answered", "server"})
 """Causes of a request that is none of the earlier ones again: these count for `max_requests`."""
@@ -52,6 +57,7 @@ def _prepared(state: State, recorded: Recorded, event: ev.RequestPrepared) -> St
         transport=event.transport,
         store=event.store,
         model=event.model,
+        background=event.background,
         connection=event.connection,
         lane=event.lane,
     )
@@ -59,8 +65,14 @@ def _prepared(state: State, recorded: Recorded, event: ev.RequestPrepared) -> St
         state.turn,
         paused=None,
         requests=state.turn.requests + (event.cause in NEW),
+        retries=state.turn.retries + _is_retry(state.turn, event),
     )
     return replace(state, attempt=attempt, claims=(), turn=turn, transport=event.transport)
+
+
+def _is_retry(turn: Turn, event: ev.RequestPrepared) -> bool:
+    """Whether a try was spent on it (law 10): a lost chain or a full connection costs none."""
+    return turn.last is not None and event.try_number > max(1, turn.last.try_number)
 
 
 def _heard(
@@ -103,7 +115,7 @@ def on_outcome(state: State, recorded: Recorded, event: ev.OutcomeEvent) -> Stat
         state.turn,
         last=outcome,
         chains_lost=state.turn.chains_lost + (outcome.code == CHAIN_LOST),
-        limits_hit=state.turn.limits_hit + (outcome.code == CONNECTION_LIMIT),
+        limits_hit=state.turn.limits_hit + (outcome.code in FREE),
     )
     state = replace(state, attempt=None, turn=turn)
     if isinstance(event, ev.ResponseCompleted):
@@ -142,7 +154,7 @@ def _summary(attempt: Attempt, time: int, event: ev.OutcomeEvent) -> Outcome:
                 retry_after_ms=event.retry_after_ms,
             )
         case ev.ResponseFailed():
-            return replace(outcome, retryable=event.retryable)
+            return replace(outcome, retryable=event.retryable, retry_after_ms=event.retry_after_ms)
         case ev.ResponseIncomplete() | ev.ResponseInterrupted() | ev.ResponseUnknown():
             return replace(outcome, reason=event.reason)
         case ev.ResponseCompleted():

@@ -16,7 +16,7 @@ from . import events as ev
 from .canonical import GENESIS, Json, JsonObject
 from .tail import Run
 
-FORMAT = 1
+FORMAT = 2
 """The format of the head as stored; a head of another format is folded again from the log."""
 
 MAX_EDITS = 32
@@ -132,6 +132,7 @@ class Attempt:
     transport: str
     store: bool
     model: str | None
+    background: bool = False
     connection: str | None = None
     lane: str | None = None
     response: str | None = None
@@ -161,8 +162,9 @@ class Outcome:
 class Turn:
     """The open turn. Its settings stand in the event at `version`.
 
-    `requests` counts what was asked without retries; `chains_lost` and `limits_hit` count what
-    the request under way met, and begin anew with the next.
+    `requests` counts what was asked without retries, and `retries` what was asked again, over the
+    whole turn; `chains_lost` and `limits_hit` count what the request under way met, and begin anew
+    with the next.
     """
 
     id: str
@@ -172,7 +174,9 @@ class Turn:
     epoch: int
     manual: bool = False
     max_requests: int | None = None
+    max_retries: int | None = None
     requests: int = 0
+    retries: int = 0
     chains_lost: int = 0
     limits_hit: int = 0
     paused: str | None = None

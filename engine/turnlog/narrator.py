@@ -81,7 +81,7 @@ class Narrator:
             case ev.RequestPrepared() as event:
                 return self._prepared(recorded, event)
             case ev.OutputCheckpointed() as event:
-                return self._checkpoint(event)
+                return self._checkpoint(recorded.version, event)
             case ev.ResponseCompleted() | ev.ResponseIncomplete():
                 return self._final(recorded)
             case (
@@ -146,8 +146,10 @@ class Narrator:
         reason = "another attempt follows"
         return self._new(Retracted(cursor=self._at(recorded), attempt=before, reason=reason))
 
-    def _checkpoint(self, event: ev.OutputCheckpointed) -> list[Update]:
-        if event.attempt != self._attempt:
+    def _checkpoint(self, version: int, event: ev.OutputCheckpointed) -> list[Update]:
+        # Whoever stands behind a checkpoint and holds nothing of its part has had it retracted.
+        retracted = version <= self.after.version and event.part not in self._parts
+        if event.attempt != self._attempt or retracted:
             return []
         return self._more(_delta(event.part, event.text, event.item), event.offset)
 

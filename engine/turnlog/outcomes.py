@@ -60,20 +60,24 @@ def outcome_of(frame: Frame, facts: Facts, *, heard: bool) -> ev.OutcomeEvent:
                 body=body,
                 error=error_of(problem),
                 retryable=is_retryable(problem),
+                retry_after_ms=_milliseconds(problem.retry_after),
             )
 
 
 def rejected(attempt: str, problem: Problem) -> ev.ResponseRejected:
     """The outcome of a request that was refused before any output."""
-    after = problem.retry_after
     return ev.ResponseRejected(
         attempt=attempt,
         error=error_of(problem),
         reason="refused",
         status=problem.status,
         retryable=is_retryable(problem),
-        retry_after_ms=round(after * 1000) if after is not None else None,
+        retry_after_ms=_milliseconds(problem.retry_after),
     )
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
 
 
 def error_of(problem: Problem) -> JsonObject:

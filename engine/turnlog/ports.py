@@ -12,6 +12,7 @@ from ssl import SSLContext
 from typing import Literal, Protocol, TypeAlias
 
 from .canonical import JsonObject
+from .fold_requests import PARENT_GONE as PARENT_GONE
 from .index import Change
 from .record import Recorded
 from .state import Parent, State, Status
@@ -459,10 +460,6 @@ class Transport(Protocol):
     async def close(self) -> None:
         """Close every connection; streams under way raise Closed. Idempotent."""
         ...
-
-
-PARENT_GONE = "parent_gone"
-"""The code of NotSent where an unstored parent was lost before the request could be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

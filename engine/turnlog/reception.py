@@ -7,7 +7,7 @@ updates out, and events when asked; nothing here waits or reads a clock.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from . import events as ev
@@ -55,7 +55,10 @@ class _Part:
 
 @dataclass(slots=True, kw_only=True)
 class Reception:
-    """The frames of one attempt. `version` is that of its `request.prepared`."""
+    """The frames of one attempt. `version` is that of its `request.prepared`.
+
+    `sequence` is the number of the newest frame, where the provider numbers them.
+    """
 
     attempt: str
     version: int
@@ -64,6 +67,7 @@ class Reception:
     connection: str | None = None
     lane: str | None = None
     terminal: Frame | None = None
+    sequence: int | None = None
     heard: int = 0
     unreadable: int = 0
     parts: dict[str, _Part] = field(default_factory=dict[str, _Part])
@@ -74,6 +78,9 @@ class Reception:
     def feed(self, frame: Frame) -> Delta | HostedUpdate | None:
         """Take a frame; the update that a watcher sees of it, if any."""
         self.heard += 1
+        number = integer(frame.data, "sequence_number")
+        if number is not None:
+            self.sequence = number
         if self.secrets:
             frame = _masked(frame, self.secrets)
         if self.connection is None:
@@ -172,9 +179,21 @@ class Reception:
             for name, part in self.parts.items()
         ]
 
+    def prime(self, checkpoints: Iterable[ev.OutputCheckpointed]) -> None:
+        """Take note of what the log holds of the text, which is about to stream once more."""
+        for one in checkpoints:
+            part = self.parts.setdefault(one.part, _Part(one.item))
+            part.saved = max(part.saved, one.offset + len(one.text))
+
+    @property
+    def gone(self) -> bool:
+        """Whether the provider said that it does not know the response."""
+        problem = self.terminal.problem if self.terminal is not None else None
+        return problem is not None and problem.status == 404
+
     def unsaved(self) -> int:
         """How many code points have streamed since the last checkpoint."""
-        return sum(part.length - part.saved for part in self.parts.values())
+        return sum(max(0, part.length - part.saved) for part in self.parts.values())
 
     def take_notes(self) -> list[ev.Event]:
         """What is to be recorded without being awaited (law 1), each once."""
@@ -185,7 +204,7 @@ class Reception:
         """The text that has streamed since the last checkpoint (law 1)."""
         found: list[ev.Event] = []
         for name, part in self.parts.items():
-            if part.length == part.saved:
+            if part.length <= part.saved:
                 continue
             part.chunks = ["".join(part.chunks)]
             found.append(

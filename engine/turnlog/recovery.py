@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Literal, TypeAlias, assert_never
 
 from .events import Cause, TurnOutcome
-from .fold_requests import CHAIN_LOST, CONNECTION_LIMIT
+from .fold_requests import CHAIN_LOST, FREE
 from .state import Attempt, Call, Outcome, State, Turn
 
 OnUnknown = Literal["resend", "stop"]
@@ -22,13 +22,19 @@ OnCrash = Literal["rerun", "probe", "ask", "give_up"]
 MAX_TRIES = 4
 """How often one request is sent at the most (law 10)."""
 
+MAX_RETRIES = 8
+"""How often a turn sends a request again, over all its requests, unless it says otherwise."""
+
 FIRST_DELAY_MS = 500
 LONGEST_DELAY_MS = 20_000
 
 MANUAL = "manual"
 """Why a turn waits whose caller runs the tools and asks for each request."""
 
-OUR_OWN = frozenset({"crashed", "closed"})
+CRASHED = "crashed"
+"""Why a turn is settled whose process died."""
+
+OUR_OWN = frozenset({CRASHED, "closed"})
 """Reasons of an outcome that lie with our own process: the provider is not spared by waiting."""
 
 # -- settling what a dead owner left -------------------------------------------------------
@@ -37,6 +43,13 @@ OUR_OWN = frozenset({"crashed", "closed"})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """Ask the provider what became of this response."""
+
+    response: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """The provider goes on with this response by itself: whoever resumes the turn hears it."""
 
     response: str
 
@@ -83,7 +96,7 @@ class Settled:
     """There is nothing to settle."""
 
 
-Settlement: TypeAlias = Ask | Interrupt | Unknown | Doubt | Halt | End | Settled
+Settlement: TypeAlias = Ask | Leave | Interrupt | Unknown | Doubt | Halt | End | Settled
 
 
 def settle(state: State, *, retrieve: bool, reason: str = "crashed") -> Settlement:
@@ -111,8 +124,10 @@ def _settle_attempt(turn: Turn, attempt: Attempt, *, retrieve: bool, reason: str
         return Interrupt(reason="cancelled")
     if attempt.response is None:
         return Unknown(reason=reason)
-    if attempt.store and retrieve:
+    if (attempt.store or attempt.background) and retrieve:
         return Ask(response=attempt.response)
+    if attempt.background and reason != CRASHED:
+        return Leave(response=attempt.response)
     return Interrupt(reason=reason)
 
 
@@ -202,7 +217,7 @@ def _onward(state: State, turn: Turn, policy: Policy) -> Step:
         case "unknown" if policy.on_unknown == "stop":
             return End(outcome="failed", reason=_unknown(last))
         case "interrupted" | "unknown":
-            return _again(last)
+            return _again(turn, last)
         case _:
             assert_never(last.kind)
 
@@ -279,17 +294,21 @@ def _after_refusal(turn: Turn, last: Outcome) -> Step:
         if turn.chains_lost > 1:
             return End(outcome="failed", reason="the chain was lost twice for one request (W-12)")
         return Send(cause="chain_lost", try_number=last.try_number, full=True)
-    if last.code == CONNECTION_LIMIT and turn.limits_hit <= MAX_TRIES:
+    if last.code in FREE and turn.limits_hit <= MAX_TRIES:
         return Send(cause="retry", try_number=last.try_number)
     if not last.retryable:
         return End(outcome="failed", reason=last.message or last.reason)
-    return _again(last)
+    return _again(turn, last)
 
 
-def _again(last: Outcome) -> Step:
+def _again(turn: Turn, last: Outcome) -> Step:
+    said = last.message or last.reason or last.kind
     if last.try_number >= MAX_TRIES:
-        said = last.message or last.reason or last.kind
         return End(outcome="failed", reason=f"given up after {MAX_TRIES} tries: {said}")
+    budget = MAX_RETRIES if turn.max_retries is None else turn.max_retries
+    if turn.retries >= budget:
+        why = f"given up after {turn.retries} retries in this turn, which is its max_retries"
+        return End(outcome="failed", reason=f"{why}: {said}")
     delay = backoff_ms(last)
     return Send(
         cause="recovery" if last.reason in OUR_OWN else "retry",

@@ -12,7 +12,7 @@ from hashlib import sha256
 
 from . import events as ev
 from .canonical import Json, JsonObject, array, dumps, text
-from .errors import ConfigurationError
+from .errors import ConfigurationError, InvalidInput
 from .inputs import check_parts
 from .items import Pair, legal, to_input
 from .plan import Delta, Fork, Full
@@ -44,6 +44,11 @@ def settings_of(config: ev.ConversationConfigured, turn: JsonObject) -> JsonObje
 def is_stored(settings: JsonObject, profile: Profile) -> bool:
     """Whether the provider will keep the response, so that its id can be continued (W-13)."""
     return profile.stored_ids and settings.get("store", profile.store_default) is True
+
+
+def is_background(settings: JsonObject) -> bool:
+    """Whether the response goes on at the provider without anybody listening."""
+    return settings.get("background") is True
 
 
 def sendable(items: Sequence[JsonObject], asked: Collection[Pair]) -> list[JsonObject]:
@@ -80,9 +85,18 @@ def body(
     if _replays_reasoning(model, profile):
         asked = array(settings, "include")
         found["include"] = [*asked, *([] if ENCRYPTED in asked else [ENCRYPTED])]
+    _check_background(settings, profile)
     check_supported(found, profile)
     check_parts(sent, profile)
     return found
+
+
+def _check_background(settings: JsonObject, profile: Profile) -> None:
+    if is_background(settings) and not profile.background:
+        raise InvalidInput(
+            f"the profile {profile.name!r} has no background responses: leave background= out, or"
+            " give a profile whose provider has them"
+        )
 
 
 def _replays_reasoning(model: str, profile: Profile) -> bool:

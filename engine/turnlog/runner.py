@@ -17,17 +17,20 @@ from .agent import Agent
 from .calling import Calling
 from .canonical import JsonObject
 from .commands import EndTurn, PauseTurn
+from .context import every
 from .draft import Draft
 from .engine import Engine, Outgoing
 from .errors import TurnlogError
+from .following import stop
 from .held import Held
 from .ports import Lease
 from .reception import Reception
 from .recovery import End, GiveUp, OnUnknown, Pause, Policy, RunCalls, Send, Step, proceed
+from .request import is_background, settings_of
 from .secrets import values_in
 from .sending import Sending
 from .settling import ending, settle_here
-from .state import State
+from .state import Attempt, State
 from .updates import Delta
 from .watchers import Watchers
 
@@ -113,6 +116,8 @@ class Runner:
             async with self._stack:
                 if first is not None:
                     await self._work_on(self._exchange(first))
+                elif (attempt := (await self.held.state()).attempt) is not None:
+                    await self._work_on(self._hear_on(attempt))
                 while self._stopped is None and not await self._step():
                     pass
                 if self._stopped is not None:
@@ -133,6 +138,8 @@ class Runner:
 
     async def _settle(self, reason: str) -> None:
         if not self._released:
+            if reason == "cancelled" and (attempt := (await self.held.state()).attempt) is not None:
+                await stop(self._engine, attempt)
             await settle_here(
                 self._engine,
                 self.held.conversation,
@@ -232,7 +239,8 @@ class Runner:
     async def _delay(self, step: Send) -> None:
         """Wait as long as the log says, but not before another way is tried."""
         state = await self.held.state()
-        if state.transport == self._engine.way(state):
+        background = is_background(settings_of(self._config, self._settings))
+        if state.transport == self._engine.way(state, background=background):
             left = (step.not_before - self._engine.ambient.now()) / 1e6
             # Another machine's clock may have been ahead: never longer than the delay itself.
             await asyncio.sleep(min(max(0.0, left), step.delay_ms / 1000))
@@ -241,7 +249,21 @@ class Runner:
         self._reception = Reception(
             attempt=outgoing.attempt, version=outgoing.version, secrets=self._secrets
         )
-        await Sending(self.held, outgoing, self._reception, self._heard).run()
+        await Sending(self.held, self._reception, self._heard).run(outgoing)
+
+    async def _hear_on(self, attempt: Attempt) -> None:
+        """Go on hearing a background response, whose text so far is in the log."""
+        self._reception = Reception(
+            attempt=attempt.id,
+            version=attempt.version,
+            secrets=self._secrets,
+            response=attempt.response,
+        )
+        log = await every(self._engine.store, self.held.conversation, attempt.version)
+        self._reception.prime(
+            one.event for one in log if isinstance(one.event, ev.OutputCheckpointed)
+        )
+        await Sending(self.held, self._reception, self._heard).resume()
 
     async def _heard(self, draft: Draft) -> Lease:
         """End a turn whose model asks for nothing more in the append of its last response."""

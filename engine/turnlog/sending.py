@@ -15,14 +15,17 @@ from .commands import Finish, Note
 from .draft import Draft
 from .engine import Act, Outgoing
 from .errors import Closed, ConfigurationError, Lost, NotSent, ProviderError, Unheard
+from .following import follow
 from .held import Held
-from .ports import Create, Lease
+from .ports import Create, Frame, Lease
 from .reception import Reception
 from .request import revealed
 from .settling import ask, finish
 
 FINAL = frozenset({400, 401, 403, 404, 405, 422, 426})
 """Refusals of an upgrade that no repetition changes."""
+
+GONE = "the provider does not know the response any more"
 
 CHECKPOINT_SECONDS = 0.25
 CHECKPOINT_POINTS = 2048
@@ -34,13 +37,12 @@ class Sending:
     """One attempt under way. `then` sees the draft of its outcome, and may end the turn in it."""
 
     held: Held
-    outgoing: Outgoing
     reception: Reception
     then: Act
     _flush: asyncio.Task[None] | None = None
     _timer: asyncio.TimerHandle | None = None
 
-    async def run(self) -> None:
+    async def run(self, outgoing: Outgoing) -> None:
         """Send, listen to the end, and record the outcome; on cancellation record nothing.
 
         Raises ConfigurationError where a key or a secret cannot be had.
@@ -49,11 +51,11 @@ class Sending:
         fetched: Reception | None = None
         wrong: ConfigurationError | None = None
         try:
-            await self._receive()
+            await self._receive(outgoing)
         except NotSent as error:
-            via = self.outgoing.transport
+            via = outgoing.transport
             other_way = self.held.engine.transport.choose(before=via, failed=True) != via
-            outcome = never_sent(self.outgoing.attempt, error, other_way=other_way)
+            outcome = never_sent(outgoing.attempt, error, other_way=other_way)
         except (Unheard, Lost) as error:
             fetched = await self._fetched()
             outcome = self.reception.interrupted(str(error)) if fetched is None else None
@@ -62,28 +64,40 @@ class Sending:
         except ConfigurationError as error:
             # A key or a secret cannot be had: nothing was sent, and it can be once that is mended.
             wrong = error
-            outcome = never_sent(self.outgoing.attempt, NotSent(str(error)), other_way=True)
+            outcome = never_sent(outgoing.attempt, NotSent(str(error)), other_way=True)
         finally:
             await self._quiet()
         await self._finish(outcome, fetched or self.reception)
         if wrong is not None:
             raise wrong
 
-    async def _receive(self) -> None:
+    async def resume(self) -> None:
+        """Hear a background response that an earlier owner began, and record the outcome."""
+        try:
+            fetched = await self._fetched()
+        finally:
+            await self._quiet()
+        lost = self.reception.interrupted(GONE)
+        await self._finish(None if fetched is not None else lost, fetched or self.reception)
+
+    async def _receive(self, outgoing: Outgoing) -> None:
         transport = self.held.engine.transport
         request = Create(
-            body=revealed(self.outgoing.body),
-            parent=self.outgoing.parent,
+            body=revealed(outgoing.body),
+            parent=outgoing.parent,
             conversation=self.held.conversation,
-            attempt=self.outgoing.attempt,
-            via=self.outgoing.transport,
+            attempt=outgoing.attempt,
+            via=outgoing.transport,
         )
         async with aclosing(transport.send(request)) as frames:
             async for frame in frames:
-                update = self.reception.feed(frame)
-                if update is not None:
-                    self.held.watchers.tell((update,))
-                self._keep_up()
+                self._take(frame)
+
+    def _take(self, frame: Frame) -> None:
+        update = self.reception.feed(frame)
+        if update is not None:
+            self.held.watchers.tell((update,))
+        self._keep_up()
 
     async def _fetched(self) -> Reception | None:
         """What became of a response whose stream was lost, as after a crash (design section 4).
@@ -92,9 +106,11 @@ class Sending:
         """
         engine, conversation = self.held.engine, self.held.conversation
         attempt, response = (await self.held.state()).attempt, self.reception.response
-        if attempt is None or response is None or not attempt.store:
+        if attempt is None or response is None or not engine.transport.profile.retrieve:
             return None
-        if not engine.transport.profile.retrieve:
+        if attempt.background:
+            return await follow(engine, conversation, attempt, response, self.reception, self._take)
+        if not attempt.store:
             return None
         try:
             return await ask(engine, conversation, attempt, response)

@@ -22,7 +22,9 @@ class Settings(TypedDict, total=False):
     """Fields of a request; None removes what an earlier layer has set.
 
     `tool_choice` is `"auto"`, `"none"`, `"required"`, a tool or its name, or the provider's
-    object in either of its shapes. `extra` holds fields of the body that have no name here.
+    object in either of its shapes. `background` has the provider go on with the response whether
+    or not anybody listens: slower to begin, and heard on after a crash. `extra` holds fields of
+    the body that have no name here.
     """
 
     tool_choice: str | Tool | Mapping[str, object] | None
@@ -35,6 +37,7 @@ class Settings(TypedDict, total=False):
     top_logprobs: int | None
     max_output_tokens: int | None
     store: bool | None
+    background: bool | None
     include: Sequence[str] | None
     metadata: Mapping[str, str] | None
     truncation: Literal["auto", "disabled"] | None
@@ -58,8 +61,7 @@ _OWNED = {
     "conversation": "turnlog keeps the conversation",
     "stream": "the transport chooses it",
     "stream_id": "the transport chooses it",
-    "background": "it comes with a later version",
-    "generate": "it comes with a later version",
+    "generate": "chat.warm() asks for it",
 }
 """Fields of a body that no setting may write."""
 

@@ -19,15 +19,14 @@ from .errors import NotSupported, ProviderError, StaleEpoch
 from .items import is_client_call
 from .ports import Head, Lease, Retrieve
 from .reception import Reception, is_chain_lost
-from .recovery import Ask, Doubt, End, Halt, Interrupt, Settled, Unknown, settle
+from .recovery import CRASHED, Ask, Doubt, End, Halt, Interrupt, Leave, Settled, Unknown, settle
 from .secrets import values_in
 from .state import Attempt, State
 from .unbroken import unbroken
 
-Established: TypeAlias = Interrupt | Unknown | Doubt | Halt | End | Settled
+Established: TypeAlias = Leave | Interrupt | Unknown | Doubt | Halt | End | Settled
 """What can be recorded without asking anybody."""
 
-CRASHED = "crashed"
 POLL_SECONDS = 0.5
 POLL_FOR_SECONDS = 30.0
 
@@ -64,13 +63,15 @@ async def settle_left(engine: Engine, conversation: str) -> list[Recovered]:
         if not is_left(head, running=engine.runs(conversation)):
             return []
         found = await _fetched(engine, head.state)
+        if found is not None and found.terminal is None:
+            return [_left(head.state)]
         done = await unbroken(_take_over(engine, head, found))
         if done is not None:
             return done
 
 
 async def _fetched(engine: Engine, state: State) -> Reception | None:
-    """What became of the open response, where the provider knows it.
+    """What became of the open response, where the provider knows it; no end, where it still runs.
 
     It is asked before the lease is taken: where it does not answer, the turn stays with its dead
     owner, and the next recovery finds it again.
@@ -78,7 +79,31 @@ async def _fetched(engine: Engine, state: State) -> Reception | None:
     step = settle(state, retrieve=engine.transport.profile.retrieve)
     if not isinstance(step, Ask) or state.attempt is None:
         return None
-    return await ask(engine, state.id, state.attempt, step.response)
+    if not state.attempt.background:
+        return await ask(engine, state.id, state.attempt, step.response)
+    found = await retrieved(engine, state.id, state.attempt, step.response)
+    return found if found is None or not _refused(found, step.response) else None
+
+
+def _left(state: State) -> Recovered:
+    return Recovered(
+        conversation=state.id,
+        turn=state.turn.id if state.turn is not None else None,
+        action="left the turn as it is: resume it to hear the response on",
+        reason="the provider still works on its background response",
+    )
+
+
+def _refused(reception: Reception, response: str) -> bool:
+    """Whether the provider does not know a response; raises ProviderError for another refusal."""
+    frame = reception.terminal
+    if frame is None or frame.terminal != "error" or frame.problem is None:
+        return False
+    if reception.gone:
+        return True
+    raise ProviderError(
+        f"the provider was asked about {response} and refused: {frame.problem.message}"
+    )
 
 
 async def _take_over(engine: Engine, head: Head, found: Reception | None) -> list[Recovered] | None:
@@ -129,7 +154,7 @@ async def settle_here(
             done.append(
                 Recovered(conversation=conversation, turn=turn, action=action, reason=reason)
             )
-        if isinstance(step, (Halt, End, Settled)):
+        if isinstance(step, (Leave, Halt, End, Settled)):
             return done
 
 
@@ -165,6 +190,8 @@ async def _establish(
             case End():
                 draft.do(await ending(engine, draft.state, step))
                 return "release"
+            case Leave():
+                draft.do(Note(events=tuple(said)))
             case Settled():
                 return "release"
             case _:
@@ -209,6 +236,8 @@ def _in_words(step: Established) -> str:
             return "left the turn to be resumed"
         case End():
             return f"ended the turn as {step.outcome}"
+        case Leave():
+            return "left the response to be heard later"
         case Settled():
             return ""
         case _:
@@ -243,25 +272,22 @@ async def ask(
     One that still runs is polled until a deadline. Raises ProviderError where nobody answers.
     """
     for _ in range(round(seconds / every)):
-        reception = await _retrieved(engine, conversation, attempt, response)
-        frame = reception.terminal if reception is not None else None
-        if reception is None:
+        reception = await retrieved(engine, conversation, attempt, response)
+        if reception is None or _refused(reception, response):
             return None
-        if frame is not None and frame.terminal != "error":
+        if reception.terminal is not None:
             return reception
-        if frame is not None and frame.problem is not None:
-            if frame.problem.status == 404:
-                return None
-            raise ProviderError(
-                f"the provider was asked about {response} and refused: {frame.problem.message}"
-            )
         await asyncio.sleep(every)
     return None
 
 
-async def _retrieved(
+async def retrieved(
     engine: Engine, conversation: str, attempt: Attempt, response: str
 ) -> Reception | None:
+    """What the provider says of a response now; None where it cannot be asked.
+
+    Raises what the transport raises.
+    """
     config = await engine.configuration(await engine.state(conversation))
     reception = Reception(
         attempt=attempt.id,

@@ -17,7 +17,7 @@ from .canonical import Json, JsonObject
 from .commands import BeginTurn, Configure, Start
 from .context import turn_row
 from .draft import Draft
-from .engine import Act, Engine, Outgoing
+from .engine import ENGINE, Act, Engine, Outgoing
 from .errors import Busy, IdempotencyMismatch, InvalidInput, NotSupported, StaleEpoch
 from .held import Held
 from .inputs import input_digest
@@ -25,7 +25,7 @@ from .ports import Lease, TurnRow
 from .record import NewEvent
 from .recovery import Send
 from .runner import Runner
-from .settling import settle_left
+from .settling import is_left, settle_left
 from .state import State
 from .unbroken import unbroken
 
@@ -54,6 +54,7 @@ class Input:
     if_busy: IfBusy = "raise"
     pending: Pending = "raise"
     max_requests: int | None = None
+    max_retries: int | None = None
     turn: str | None = None
 
 
@@ -96,9 +97,12 @@ async def _known(engine: Engine, known: TurnRow, digest: str, setup: Setup) -> s
             turn=known.turn,
         )
     await settle_left(engine, known.conversation)
-    state = (await engine.head(known.conversation)).state
-    if state.turn is not None and state.turn.id == known.turn and state.turn.paused in RESUMED:
-        await resume(engine, known.conversation, known.turn, setup.agent)
+    head = await engine.head(known.conversation)
+    open_ = head.state.turn
+    if open_ is not None and open_.id == known.turn:
+        left = is_left(head, running=engine.runs(known.conversation))
+        if left or open_.paused in RESUMED:
+            await resume(engine, known.conversation, known.turn, setup.agent)
     return known.turn
 
 
@@ -107,9 +111,11 @@ async def make_way(engine: Engine, conversation: str, if_busy: IfBusy) -> None:
     if await engine.store.head(conversation) is None:
         return
     await settle_left(engine, conversation)
-    runner = await engine.runner(conversation)
-    if runner is not None and if_busy == "interrupt":
-        await cancel(engine, conversation, runner.turn, reason="interrupted", actor="turnlog")
+    head = await engine.head(conversation)
+    running = await engine.runner(conversation) is not None
+    turn = head.state.turn
+    if turn is not None and if_busy == "interrupt" and (running or is_left(head, running=running)):
+        await cancel(engine, conversation, turn.id, reason="interrupted", actor=ENGINE)
 
 
 async def _begin(
@@ -170,6 +176,7 @@ async def _beginning(
         items=tuple(engine.keyed(item) for item in given.items),
         settings=given.settings,
         max_requests=given.max_requests,
+        max_retries=given.max_retries,
         manual=given.manual,
         present=await engine.present(state.id, given.items),
         abandon=abandon,

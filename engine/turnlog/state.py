@@ -171,6 +171,7 @@ def _turn(state: State, recorded: Recorded, event: ev.TurnEvent) -> State:
                 epoch=recorded.epoch or 0,
                 manual=event.manual,
                 max_requests=event.max_requests,
+                max_retries=event.max_retries,
             )
             return replace(state, turn=turn, turns=state.turns + 1)
         case ev.TurnCancelRequested():

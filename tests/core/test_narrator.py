@@ -575,3 +575,14 @@ def test_a_cursor_survives_the_way_to_a_page_and_back(cursor: Cursor) -> None:
 def test_what_is_no_cursor_is_refused_by_name(wrong: str) -> None:
     with pytest.raises(InvalidInput, match="is not a cursor"):
         Cursor.parse(wrong)
+
+
+def test_a_page_that_reloads_behind_a_retraction_is_not_told_the_text_again() -> None:
+    tape = Tape()
+    tape.tell(ev.TurnStarted(key="k", digest="d"))
+    tape.attempt("a0").stream("response.created", response={"id": "r"})
+    tape.text("So", 0).checkpoint().end(message("Not so."))
+    updates = told(Narrator(), tape.turn_end().log)
+    assert kinds(updates)[:3] == ["text.delta", "retracted", "text.delta"]
+    behind = Cursor.parse(str(updates[1].cursor))
+    assert told(Narrator(behind), tape.log) == updates[2:]
