@@ -13,7 +13,11 @@ from typer.testing import CliRunner
 from turnlog.cli.app import app
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
-COMMANDS = tuple(command.name or "" for command in app.registered_commands)
+COMMANDS = tuple((command.name or "",) for command in app.registered_commands) + tuple(
+    (group.name or "", command.name or "")
+    for group in app.registered_groups
+    for command in (group.typer_instance.registered_commands if group.typer_instance else ())
+)
 
 HEAD = """\
 # The command line
@@ -55,8 +59,8 @@ def helped(*arguments: str) -> str:
 def document() -> str:
     """The whole document."""
     parts = [HEAD, f"```text\n{helped()}\n```\n"]
-    for name in COMMANDS:
-        parts.append(f"## {name}\n\n```text\n{helped(name)}\n```\n")
+    for words in COMMANDS:
+        parts.append(f"## {' '.join(words)}\n\n```text\n{helped(*words)}\n```\n")
     return "\n".join(parts)
 
 

@@ -6,6 +6,7 @@
     talking   chat, resume                         looking   ls, show
     settling  fork, approve, reject, recover       history   log, diff
     moving    verify, export, import, migrate      serving   serve-simulator
+    local     local fetch, local status, and `--provider local`
 
     opening   from options to an open log          screen    what is printed, and how
     session   a conversation at a terminal         telling   a turn as it happens

@@ -69,6 +69,24 @@ BaseUrl: TypeAlias = Annotated[
         rich_help_panel=CONNECTION,
     ),
 ]
+Provider: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="local: start a small model on this machine, and talk to it. No key, no network.",
+        rich_help_panel=CONNECTION,
+    ),
+]
+WeightsFile: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="The GGUF file for --provider local, instead of what `turnlog local fetch` got.",
+        rich_help_panel=CONNECTION,
+    ),
+]
 ProfileName: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -19,10 +19,12 @@ from .options import (
     Db,
     Id,
     ProfileName,
+    Provider,
     ScriptFile,
     TranscriptFile,
     TransportName,
     TransportOption,
+    WeightsFile,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ def chat(
     script: ScriptFile = None,
     transcript: TranscriptFile = None,
     option: TransportOption = None,
+    provider: Provider = None,
+    weights: WeightsFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Talk to a model.
@@ -66,6 +70,7 @@ def chat(
     and what else happens are told on stderr. A call that needs an approval is asked about, where
     there is a terminal. Ctrl-C cancels the turn, Ctrl-D leaves. The key comes from OPENAI_API_KEY.
     """
+    from .local import provided
     from .opening import Way
     from .screen import Screen
     from .session import Session, converse, say_once
@@ -80,13 +85,21 @@ def chat(
         transcript=transcript,
         option=option,
     )
-    session = Session(
-        screen, db, id, way, by=by, agent=agent, model=model, instructions=instructions
-    )
-    if message is None and screen.asks:
-        converse(session)
-        return
-    raise typer.Exit(say_once(session, sys.stdin.read() if message is None else message))
+    with provided(way, provider, weights) as (there, loaded):
+        session = Session(
+            screen,
+            db,
+            id,
+            there,
+            by=by,
+            agent=agent,
+            model=model or loaded,
+            instructions=instructions,
+        )
+        if message is None and screen.asks:
+            converse(session)
+            return
+        raise typer.Exit(say_once(session, sys.stdin.read() if message is None else message))
 
 
 def resume(
@@ -101,12 +114,15 @@ def resume(
     script: ScriptFile = None,
     transcript: TranscriptFile = None,
     option: TransportOption = None,
+    provider: Provider = None,
+    weights: WeightsFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Continue the open turn of a conversation.
 
     That is one that waited, or whose process died; its tools run here. Ctrl-C cancels the turn.
     """
+    from .local import provided
     from .opening import Way
 
     way = Way(
@@ -118,7 +134,8 @@ def resume(
         transcript=transcript,
         option=option,
     )
-    go_on(db, id, way, by=by, as_json=as_json)
+    with provided(way, provider, weights) as (there, _):
+        go_on(db, id, there, by=by, as_json=as_json)
 
 
 def go_on(db: str, id: str, way: Way, *, by: str, as_json: bool) -> None:
