@@ -24,6 +24,7 @@ from .draft import Ambient
 from .engine import Engine
 from .errors import Closed, ConfigurationError, InvalidInput, ProviderError, StoreError
 from .exchange import Imported, Lines, export, import_lines
+from .late import Latecomers
 from .lending import lent
 from .ports import CallRow, ConversationRow, Endpoint, Profile, Store, Timeouts, Transport
 from .record import Recorded
@@ -34,6 +35,7 @@ from .settling import Recovered, settle_left
 from .state import Status
 from .store import open_store
 from .verifying import Report, verify
+from .warming import keep_trying
 
 
 def find_transport(name: str, endpoint: Endpoint) -> Transport:
@@ -57,9 +59,11 @@ class Followed:
 class Log:
     """One database, its transports, its agents. Made by `turnlog.open`."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, warm: bool = False) -> None:
         self._engine = engine
         self._closed = False
+        self._latecomers = Latecomers(engine)
+        self._warming = asyncio.create_task(keep_trying(engine.transport)) if warm else None
 
     # -- conversations -----------------------------------------------------------------------
 
@@ -203,7 +207,11 @@ class Log:
         self._closed = True
         runners = list(self._engine.live.values())
         await asyncio.gather(*(runner.stop("closed") for runner in runners))
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.wait([self._warming])
         await self._engine.transport.close()
+        await self._latecomers.settle()
         await self._engine.store.close()
 
     def _check_open(self) -> None:
@@ -231,6 +239,7 @@ class Opening:
     readonly: bool
     durability: Literal["power", "process"]
     on_unknown: OnUnknown | None
+    warm: bool
     store: Store | None
     ambient: Ambient
     stack: AsyncExitStack
@@ -274,7 +283,8 @@ class Opening:
                 agents=agents,
                 ambient=self.ambient,
                 on_unknown=self.on_unknown,
-            )
+            ),
+            warm=self.warm,
         )
 
 
@@ -291,6 +301,7 @@ def open(
     readonly: bool = False,
     durability: Literal["power", "process"] = "power",
     on_unknown: OnUnknown | None = None,
+    warm: bool = False,
     timeouts: Timeouts | None = None,
     proxy: str | None = None,
     tls: SSLContext | str | None = None,
@@ -314,13 +325,14 @@ def open(
     Raises (when entered or awaited) ConfigurationError, and what opening the database raises:
     NotFound, NotTurnlog, SchemaMismatch, StoreCorrupt, StoreReadOnly, StoreUnavailable.
     """
-    address, key, extra = lent(client)
+    found = lent(client, base_url=base_url, api_key=api_key)
     endpoint = Endpoint(
-        base_url=base_url if base_url is not None else address,
-        key=api_key if api_key is not None else key,
-        headers={**extra, **(headers or {})},
-        profile=profile,
-        timeouts=timeouts or Timeouts(),
+        base_url=found.base_url,
+        key=found.key,
+        headers={**found.headers, **(headers or {})},
+        profile=profile if profile is not None else found.profile,
+        query=found.query,
+        timeouts=timeouts or found.timeouts,
         proxy=proxy,
         tls=tls,
         allow_insecure=allow_insecure,
@@ -334,6 +346,7 @@ def open(
         readonly=readonly,
         durability=durability,
         on_unknown=on_unknown,
+        warm=warm,
         store=store,
         ambient=ambient or Ambient(),
         stack=AsyncExitStack(),

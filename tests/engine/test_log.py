@@ -11,7 +11,6 @@ from openai import AsyncOpenAI
 import turnlog
 from turnlog.canonical import JsonObject
 from turnlog.draft import Ambient
-from turnlog.lending import lent
 from turnlog.ports import Endpoint
 from turnlog.testing import call, scripted, text
 from turnlog_transports import http
@@ -191,16 +190,6 @@ async def test_a_client_lends_its_address_key_and_headers() -> None:
             async with opening as log:
                 chat = await log.conversation("c", agent="test")
                 assert (await chat.run("Hi.")).output_text == "Hi."
-
-
-def test_what_a_client_lends() -> None:
-    client = AsyncOpenAI(
-        api_key=KEY, base_url="http://127.0.0.1:1/v1", default_headers={"X-Team": "red"}
-    )
-    address, key, headers = lent(client)
-    assert (address, key) == ("http://127.0.0.1:1/v1/", KEY)
-    assert headers == {"X-Team": "red"}
-    assert lent(None) == (None, None, {})
 
 
 @pytest.mark.parametrize("key", [KEY, lambda: KEY])
