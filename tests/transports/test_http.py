@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -91,6 +92,13 @@ async def test_a_stream_read_to_its_end_leaves_the_connection_for_the_next() -> 
     assert web.connections == 1
 
 
+async def test_two_turns_take_one_connection() -> None:
+    async with serving(stream(*WHOLE), plain(429, {}), stream(*WHOLE)) as (transport, web):
+        for _ in "abc":
+            await ask(transport)
+    assert (len(web.asked), web.connections) == (3, 1)
+
+
 async def test_a_stream_that_goes_on_behind_its_terminal_frame_holds_nobody_up() -> None:
     hang = asyncio.Event()
     async with serving(stream(*WHOLE, hang=hang), stream(*WHOLE)) as (transport, web):
@@ -162,17 +170,6 @@ async def test_a_connection_cut_before_any_answer_is_unheard() -> None:
     assert got == []
     assert isinstance(error, Unheard)
     assert len(web.asked) == 1  # and never again by itself (W-31)
-
-
-@pytest.mark.parametrize("after", [0, 2])
-async def test_w23_silence_ends_when_the_idle_timeout_does(after: int) -> None:
-    hang = asyncio.Event()
-    answer = stream(*WHOLE[:after], hang=hang)
-    async with serving(answer, idle_timeout=0.1) as (transport, _):
-        got, error = await outcome(transport)
-        hang.set()
-    assert len(got) == after
-    assert isinstance(error, Lost if after else Unheard)
 
 
 async def test_a_frame_beyond_the_limit_is_a_loss() -> None:
@@ -250,6 +247,17 @@ async def test_a_key_that_the_provider_repeats_is_not_passed_on() -> None:
     assert "sk-hush" not in repr(frames)
 
 
+async def test_a_key_in_a_header_of_its_own_is_not_passed_on_either() -> None:
+    async with web_server(plain(401, {"error": "wrong: sk-hush"})) as web:
+        own = replace(OPENAI, key_header="X-Own")
+        transport = open_transport(Endpoint(base_url=web.url, key="sk-hush", profile=own))
+        frames = await ask(transport)
+        await transport.close()
+    assert web.asked[0].headers["x-own"] == "sk-hush"
+    assert "authorization" not in web.asked[0].headers
+    assert "sk-hush" not in repr(frames)
+
+
 # -- what else is asked --------------------------------------------------------------------
 
 
@@ -274,20 +282,44 @@ async def test_a_response_is_resumed_behind_a_number() -> None:
     assert [frame.terminal for frame in frames] == [None, "completed"]
 
 
-async def test_a_query_of_the_base_url_stays() -> None:
+async def test_the_query_of_the_base_url_and_of_the_endpoint_stays() -> None:
     async with web_server(stream(*WHOLE)) as web:
-        transport = open_transport(endpoint(f"{web.url}?api-version=1"))
+        own = replace(endpoint(f"{web.url}?api-version=1"), query={"tenant": "a b"})
+        transport = open_transport(own)
         await ask(transport, Retrieve(response="r1", starting_after=0))
         await transport.close()
-    path = "/v1/responses/r1?api-version=1&stream=true&starting_after=0"
+    path = "/v1/responses/r1?api-version=1&tenant=a+b&stream=true&starting_after=0"
     assert web.asked[0].path == path
 
 
-async def test_a_response_is_cancelled() -> None:
-    async with serving(plain(200, {**RESPONSE, "status": "cancelled"})) as (transport, web):
+async def test_what_is_resumed_may_have_ended_long_ago() -> None:
+    async with serving(plain(200, RESPONSE)) as (transport, _):
+        frames = await ask(transport, Retrieve(response="r1", starting_after=4))
+    assert [(frame.type, frame.terminal) for frame in frames] == [
+        ("response.completed", "completed")
+    ]
+
+
+async def test_w25_a_resumed_stream_that_breaks_off_is_lost() -> None:
+    async with serving(stream(WHOLE[1])) as (transport, _):
+        got, error = await outcome(transport, Retrieve(response="r1", starting_after=0))
+    assert got == ["response.output_text.delta"]
+    assert isinstance(error, Lost)
+
+
+async def test_a_background_response_is_made_with_a_stream_to_listen_to() -> None:
+    async with serving(stream(*WHOLE)) as (transport, web):
+        await ask(transport, create(background=True))
+    body = json.loads(web.asked[0].body)
+    assert (body["background"], body["stream"]) == (True, True)
+
+
+@pytest.mark.parametrize("status", ["cancelled", "completed", "failed", "incomplete"])
+async def test_a_response_is_cancelled(status: str) -> None:
+    async with serving(plain(200, {**RESPONSE, "status": status})) as (transport, web):
         frames = await ask(transport, Cancel(response="r1"))
     assert (web.asked[0].method, web.asked[0].path) == ("POST", "/v1/responses/r1/cancel")
-    assert [frame.terminal for frame in frames] == ["cancelled"]
+    assert [frame.terminal for frame in frames] == [status]
 
 
 @pytest.mark.parametrize("body", [b"", b'{"id":"r1","object":"response","deleted":true}'])
@@ -305,15 +337,20 @@ async def test_a_response_that_is_not_there_is_a_refusal() -> None:
 
 async def test_a_window_is_compacted() -> None:
     window: JsonObject = {"id": "c1", "object": "response.compaction", "output": []}
-    async with serving(plain(200, window)) as (transport, web):
+    async with web_server(plain(200, window)) as web:
+        own = replace(endpoint(web.url), profile=replace(OPENAI, compact=True))
+        transport = open_transport(own)
         frames = await ask(transport, Compact(body={"model": "m", "stream": True}))
+        await transport.close()
+    assert [frame.terminal for frame in frames] == ["completed"]
     assert web.asked[0].path == "/v1/responses/compact"
     assert json.loads(web.asked[0].body) == {"model": "m"}
     assert [frame.data["response"] for frame in frames] == [window]
 
 
 @pytest.mark.parametrize(
-    "request_", [Retrieve(response="r"), Delete(response="r"), Cancel(response="r")]
+    "request_",
+    [Retrieve(response="r"), Delete(response="r"), Cancel(response="r"), Compact(body={})],
 )
 async def test_what_a_profile_cannot_do_is_not_sent(request_: Request) -> None:
     async with web_server() as web:

@@ -133,6 +133,12 @@ class Access:
                 return value
         raise ConfigurationError(f"the option {name!r} must be a number above zero")
 
+    def count(self, name: str) -> int | None:
+        """A number of things among the options, None where it is not given: no limit."""
+        if self.endpoint.options.get(name) is None:
+            return None
+        return math.ceil(self.option(name, 1))
+
     def known_options(self, known: Collection[str]) -> None:
         """Raise ConfigurationError for an option that nobody reads."""
         for name in self.endpoint.options:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from turnlog.errors import ConfigurationError, Lost, NotSent, NotSupported, Unheard
+from turnlog.errors import ConfigurationError, NotSupported
 from turnlog.ports import (
     Cancel,
     Compact,
@@ -32,18 +32,10 @@ from turnlog.state import Parent
 
 from . import wire
 from .endpoint import Access, Life, masked
+from .network import check_socks
+from .progress import Progress
 
-OPTIONS = frozenset({"max_frame_bytes"})
-
-_NEVER_SENT = (
-    httpx2.ConnectError,
-    httpx2.ConnectTimeout,
-    httpx2.LocalProtocolError,
-    httpx2.PoolTimeout,
-    httpx2.ProxyError,
-    httpx2.UnsupportedProtocol,
-)
-"""What httpx2 raises before the first byte of a request; after anything else, who knows."""
+OPTIONS = frozenset({"max_frame_bytes", "max_http_connections"})
 
 _DRAIN = 0.25
 """How many seconds a stream may take to end behind its terminal frame, and keep its connection."""
@@ -52,7 +44,7 @@ _DRAIN = 0.25
 def open_transport(endpoint: Endpoint) -> HttpTransport:
     """The transport `http`; raises ConfigurationError for options that do not fit.
 
-    Options: `max_frame_bytes` (64 MiB).
+    Options: `max_frame_bytes` (64 MiB), `max_http_connections` (as many as there are requests).
     """
     access = Access(endpoint)
     access.known_options(OPTIONS)
@@ -77,6 +69,7 @@ class HttpTransport:
         self._access = access
         self._life = Life()
         self._max_frame = int(access.option("max_frame_bytes", 64 * 1024 * 1024))
+        self._max_connections = access.count("max_http_connections")
         self._client: httpx2.AsyncClient | None = None
 
     def choose(
@@ -93,6 +86,7 @@ class HttpTransport:
     def check(self) -> None:
         """Raise ConfigurationError where a request cannot go out."""
         self._access.check()
+        check_socks(self._access.proxy, "socksio")
         self._address("responses", {})
 
     def remembers(self, parent: Parent, *, via: str, conversation: str) -> bool:
@@ -106,10 +100,9 @@ class HttpTransport:
         """
         self._life.check()
         call = self._call(request)
-        heard = 0
-        async with aclosing(self._exchange(call)) as frames:
-            while (frame := await self._next(frames, heard)) is not None:
-                heard += 1
+        progress = Progress(self._access.endpoint.timeouts)
+        async with aclosing(self._exchange(call, progress)) as frames:
+            while (frame := await self._next(frames, progress)) is not None:
                 yield frame
 
     def on_late(self, tell: Callable[[Late], None]) -> None:
@@ -130,6 +123,7 @@ class HttpTransport:
                 content = wire.post_payload(body)
                 return _Call(method="POST", path="responses", content=content, settles=True)
             case Compact(body=body):
+                self._need(self.profile.compact, request)
                 content = wire.post_payload(body, stream=False)
                 return _Call(method="POST", path="responses/compact", content=content, settles=True)
             case Retrieve(response=response, starting_after=after):
@@ -150,32 +144,50 @@ class HttpTransport:
             name, what = self.profile.name, type(request).__name__
             raise NotSupported(f"the profile {name!r} has no {what}: give one whose provider can")
 
-    async def _next(self, frames: AsyncGenerator[Frame], heard: int) -> Frame | None:
+    async def _next(self, frames: AsyncGenerator[Frame], progress: Progress) -> Frame | None:
         try:
-            async with self._life.within(None):
-                return await anext(frames, None)
-        except _NEVER_SENT as error:
-            raise NotSent(f"cannot reach the provider: {_why(error)}") from error
-        except httpx2.HTTPError as error:
-            why = f"the answer broke off: {_why(error)}"
-            raise (Lost(f"{why}, after {heard} frames") if heard else Unheard(why)) from error
+            async with self._life.within(None) as move:
+                progress.wait(move)
+                frame = await anext(frames, None)
+        except (TimeoutError, httpx2.HTTPError) as error:
+            raise progress.failed(error) from error
+        if frame is not None:
+            progress.took(frame)
+        return frame
 
-    async def _exchange(self, call: _Call) -> AsyncGenerator[Frame]:
+    async def _exchange(self, call: _Call, progress: Progress) -> AsyncGenerator[Frame]:
         url = self._address(call.path, call.query)
         headers = await self._access.headers()
         sent = {**headers, "Accept": "text/event-stream, application/json"}
         if call.content is not None:
             sent["Content-Type"] = "application/json"
-        async with self._opened().stream(
-            call.method, url, content=call.content, headers=sent
-        ) as response:
-            streams = response.headers.get("content-type", "").startswith("text/event-stream")
-            if response.is_success and streams:
-                async with aclosing(self._stream(response)) as frames:
-                    async for frame in frames:
-                        yield frame
-                return
-            body = masked(await response.aread(), headers)
+        asking = self._opened().stream(
+            call.method,
+            url,
+            content=call.content,
+            headers=sent,
+            extensions={"trace": progress.note},
+        )
+        try:
+            async with (
+                asking as response,
+                aclosing(self._answer(call, response, headers)) as frames,
+            ):
+                async for frame in frames:
+                    yield frame
+        finally:
+            await progress.abandon()
+
+    async def _answer(
+        self, call: _Call, response: httpx2.Response, headers: dict[str, str]
+    ) -> AsyncGenerator[Frame]:
+        streams = response.headers.get("content-type", "").startswith("text/event-stream")
+        if response.is_success and streams:
+            async with aclosing(self._stream(response)) as frames:
+                async for frame in frames:
+                    yield frame
+            return
+        body = masked(await response.aread(), headers, self.profile.key_header)
         frame = _answered(call, response, body)
         yield frame
         if not frame.type or (call.settles and frame.terminal is None):
@@ -203,22 +215,36 @@ class HttpTransport:
 
     def _opened(self) -> httpx2.AsyncClient:
         if self._client is None:
-            endpoint = self._access.endpoint
-            self._client = httpx2.AsyncClient(
-                timeout=httpx2.Timeout(endpoint.timeouts.idle, connect=endpoint.timeouts.connect),
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
-                # What goes to this machine goes there directly, or its key would leave it.
-                trust_env=not self._access.loopback,
-            )
+            self._client = self._made()
         return self._client
+
+    def _made(self) -> httpx2.AsyncClient:
+        access, tls = self._access, self._access.tls
+        proxy = None
+        if access.proxy is not None:
+            # The certificates count for the proxy as well, where it is spoken to in TLS.
+            secure = access.proxy.startswith("https:")
+            proxy = httpx2.Proxy(access.proxy, ssl_context=tls if secure else None)
+        try:
+            return httpx2.AsyncClient(
+                # How long anything else may take is the business of `Progress`.
+                timeout=httpx2.Timeout(None, pool=access.endpoint.timeouts.queue),
+                limits=httpx2.Limits(
+                    max_connections=self._max_connections, max_keepalive_connections=20
+                ),
+                verify=True if tls is None else tls,
+                proxy=proxy,
+                trust_env=access.environment_proxies,
+            )
+        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+            raise ConfigurationError(
+                "a proxy of the environment cannot be used, or needs the package socksio:"
+                " look at HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or give `proxy`"
+            ) from error
 
 
 def _of(response: str) -> str:
     return f"responses/{quote(response, safe='')}"
-
-
-def _why(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def _answered(call: _Call, response: httpx2.Response, body: bytes) -> Frame:
