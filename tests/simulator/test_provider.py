@@ -13,7 +13,7 @@ from turnlog.testing.scripts import Reply
 from turnlog_transports import answer as answers
 from turnlog_transports.answer import Answer, refusal
 from turnlog_transports.generation import Cut, Garble, Generation, Send, Stall, Step
-from turnlog_transports.provider import Playable, Provider
+from turnlog_transports.provider import Given, Playable, Provider
 
 USER: JsonObject = {"type": "message", "role": "user", "content": "Hello."}
 
@@ -30,7 +30,7 @@ def output(call_id: str) -> JsonObject:
     return {"type": "function_call_output", "call_id": call_id, "output": "ok"}
 
 
-def run(found: Answer | Generation) -> list[Step]:
+def run(found: Given) -> list[Step]:
     assert isinstance(found, Generation), found
     made = list(found)
     found.close()
@@ -45,7 +45,7 @@ def respond(provider: Provider, asked: JsonObject, **where: str) -> JsonObject:
     return found.response
 
 
-def refused(found: Answer | Generation) -> JsonObject:
+def refused(found: Given) -> JsonObject:
     assert isinstance(found, Answer)
     assert found.status >= 400
     return obj(found.body, "error")
@@ -122,6 +122,44 @@ def test_a_failed_continuation_of_another_lane_keeps_the_parent() -> None:
     respond(provider, body(store=False), connection="a")
     provider.create(after("resp_1"), connection="a", lane="fork")
     respond(provider, after("resp_1"), connection="a")
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_fork_reads_its_parent_when_it_is_in_progress(taken: int) -> None:
+    provider = Provider(texts(4))
+    respond(provider, body(store=False), connection="a")
+    fork = provider.create(after("resp_1", store=False), connection="a", lane="fork")
+    assert isinstance(fork, Generation)
+    for _ in range(taken):
+        fork.take()
+    respond(provider, after("resp_1", store=False), connection="a")
+    rest = [step.event for step in fork if isinstance(step, Send)]
+    if taken == 2:
+        assert rest[-1]["type"] == "response.completed"
+    else:
+        (lost,) = rest
+        assert obj(lost, "error")["code"] == "previous_response_not_found"
+        assert fork.terminates
+        assert not provider.remembers("a", "resp_2")
+        assert provider.remembers("a", "resp_3")
+
+
+def test_without_checks_a_fork_is_never_refused() -> None:
+    provider = Provider(texts(4), checks=False)
+    respond(provider, body(store=False), connection="a")
+    fork = provider.create(after("resp_1", store=False), connection="a", lane="fork")
+    respond(provider, after("resp_1", store=False), connection="a")
+    assert len(run(fork)) == len(run(provider.create(body())))
+
+
+def test_a_generation_has_nothing_to_tell_of() -> None:
+    found = Provider(texts(1)).create(body())
+    assert isinstance(found, Generation)
+    told: list[str] = []
+    forget = found.watch(lambda: told.append("changed"))
+    run(found)
+    forget()
+    assert told == []
 
 
 def test_a_stored_parent_survives_a_failed_continuation() -> None:
@@ -362,7 +400,6 @@ def test_a_reference_to_nothing_is_refused() -> None:
         ({"model": "m", "input": 7}, "input", None),
         ({"model": "m", "input": ["Hi."]}, "input", None),
         ({"model": "m", "input": "Hi.", "tool_choice": "required"}, "tool_choice", None),
-        ({"model": "m", "input": "Hi.", "background": True}, "background", "unsupported_parameter"),
         (
             {"model": "m", "input": "Hi.", "conversation": "c"},
             "conversation",

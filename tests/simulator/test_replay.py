@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,19 @@ from turnlog.errors import (
     InvalidInput,
     Lost,
     NotSent,
-    NotSupported,
     Unheard,
 )
-from turnlog.ports import Cancel, Compact, Create, Endpoint, Frame, Profile, Request, Transport
+from turnlog.ports import (
+    Cancel,
+    Compact,
+    Create,
+    Endpoint,
+    Frame,
+    Profile,
+    Request,
+    Retrieve,
+    Transport,
+)
 from turnlog.state import Parent
 from turnlog.testing import TransportContract, call, refuse_upgrade, scripted, text
 from turnlog.testing.scripts import Reply
@@ -138,10 +148,84 @@ async def test_an_answer_left_early_is_not_remembered() -> None:
     assert not held(transport, parent(first, first.connection))
 
 
-@pytest.mark.parametrize("request_", [Cancel(response="r"), Compact(body={})])
-async def test_what_it_cannot_do_is_said(request_: Request) -> None:
-    with pytest.raises(NotSupported, match="cannot"):
-        await frames(ReplayTransport([]), request_)
+async def test_a_background_response_is_resumed_cancelled_and_polled() -> None:
+    transport = ReplayTransport([text("Slow.").but(hold=4, cut_after=3)])
+    with pytest.raises(Lost):
+        await ended(transport, background=True)
+    resumed = asyncio.create_task(frames(transport, Retrieve(response="resp_1", starting_after=2)))
+    await asyncio.sleep(0)
+    (looked,) = await frames(transport, Retrieve(response="resp_1"))
+    assert (looked.type, looked.terminal) == ("response.in_progress", None)
+    transport.release()
+    heard = await resumed
+    assert [frame.data["sequence_number"] for frame in heard] == list(range(3, 10))
+    assert (heard[-1].terminal, heard[-1].connection) == ("completed", None)
+    (kept,) = await frames(transport, Cancel(response="resp_1"))
+    assert kept.terminal == "completed"
+    assert "stream" not in transport.requests[0]
+
+
+async def test_a_cancelled_background_response_ends_its_stream() -> None:
+    transport = ReplayTransport([text("Never.").but(hold=4)])
+    waiting = asyncio.create_task(ended(transport, background=True))
+    await asyncio.sleep(0)
+    (cancelled,) = await frames(transport, Cancel(response="resp_1"))
+    assert (cancelled.type, cancelled.terminal) == ("response.cancelled", "cancelled")
+    with pytest.raises(Lost, match="without a terminal frame"):
+        await waiting
+
+
+async def test_closing_ends_those_who_wait_for_a_background_response() -> None:
+    held, slow = text("Held.").but(hold=3), text("Slow.").but(delay=60)
+    transport = ReplayTransport([held, slow])
+    waiting = [asyncio.create_task(ended(transport, background=True)) for _ in range(2)]
+    while len(transport.requests) < 2:
+        await asyncio.sleep(0)
+    await transport.close()
+    for found in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(found, Closed)
+
+
+async def test_a_slow_background_response_is_made_in_its_time() -> None:
+    transport = ReplayTransport([text("Slow.").but(delay=0.001, hold=2)])
+    waiting = asyncio.create_task(ended(transport, background=True))
+    (found,) = await frames(transport, Retrieve(response="resp_1"))
+    while found.type != "response.queued":
+        (found,) = await frames(transport, Retrieve(response="resp_1"))
+    transport.release()
+    assert (await waiting).terminal == "completed"
+
+
+async def test_a_window_is_compacted() -> None:
+    transport = ReplayTransport([text("Hi.")])
+    first = await ended(transport)
+    body: JsonObject = {"model": "m", "previous_response_id": parent(first, None).response}
+    (frame,) = await frames(transport, Compact(body=body))
+    assert (frame.type, frame.terminal) == ("response.compaction", "completed")
+
+
+async def test_with_lanes_each_conversation_has_one_of_its_own() -> None:
+    transport = ReplayTransport([text("Hi.")] * 3, profile=Profile(name="mine", lanes=True))
+    found: list[Frame] = []
+    for conversation in ("a", "b", "a"):
+        request = replace(create(store=False), conversation=conversation)
+        found.append((await frames(transport, request))[-1])
+    assert [frame.lane for frame in found] == ["a", "b", "a"]
+    remembered = [held(transport, parent(frame, frame.connection)) for frame in found]
+    assert remembered == [False, True, True]
+
+
+async def test_a_stream_that_is_lost_late_leaves_a_new_connection_alone() -> None:
+    cut, late = text("Cut.").but(cut_after=1), text("Late.").but(delay=0.005, cut_after=1)
+    transport = ReplayTransport([late, cut, text("New.")])
+    slow = asyncio.create_task(ended(transport))
+    await asyncio.sleep(0)
+    with pytest.raises(Lost):
+        await ended(transport)
+    fresh = await ended(transport, store=False)
+    with pytest.raises(Lost):
+        await slow
+    assert held(transport, parent(fresh, fresh.connection))
 
 
 # -- the factory ---------------------------------------------------------------------------

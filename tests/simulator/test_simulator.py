@@ -105,15 +105,6 @@ async def test_a_websocket_and_http_share_what_is_stored() -> None:
     assert second["previous_response_id"] == first["id"]
 
 
-async def test_a_websocket_carries_one_answer_after_the_other_on_its_lanes() -> None:
-    async with Simulator([say("One."), say("Two.")]) as simulator, ws(simulator) as socket:
-        for lane in (None, "side"):
-            fields: dict[str, Json] = {} if lane is None else {"stream_id": lane}
-            await socket.send(json.dumps({"type": "response.create", **BODY, **fields}))
-        frames = [loads_object(await socket.recv()) for _ in range(18)]
-    assert [frame.get("stream_id") for frame in frames] == [None] * 9 + ["side"] * 9
-
-
 async def test_a_response_is_found_with_its_input_and_deleted() -> None:
     async with Simulator([say("Hi.")]) as simulator, http(simulator) as client:
         made = (await client.post("/responses", json=BODY)).json()

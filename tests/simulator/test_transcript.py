@@ -10,7 +10,7 @@ import pytest
 
 from turnlog.canonical import Json, JsonObject, loads, obj, objects
 from turnlog.errors import InvalidInput, Lost
-from turnlog.ports import Create, Endpoint, Frame, Retrieve
+from turnlog.ports import Compact, Create, Endpoint, Frame, Retrieve
 from turnlog_transports import replay, transcript
 from turnlog_transports.generation import Generation, Send
 from turnlog_transports.provider import Provider
@@ -59,6 +59,7 @@ def test_each_kind_of_exchange_becomes_what_it_is() -> None:
             exchange({"status": 200, "body": {}}, path="/v1/responses/compact"),
             exchange({"status": 400, "body": {"error": {"message": "No."}}}),
             exchange({"status": 200, "events": EVENTS}, "get", "/v1/responses/resp_r"),
+            exchange({"status": 200, "body": RESPONSE}, path="/v1/responses/resp_r/cancel"),
         ]
     )
     stream, plain, wrong = found.replies
@@ -66,7 +67,8 @@ def test_each_kind_of_exchange_becomes_what_it_is() -> None:
     assert (plain.body, plain.status) == (RESPONSE, 200)
     assert (wrong.body, wrong.status) == ({"error": {"message": "No."}}, 400)
     assert list(found.retrievals) == ["resp_r"]
-    assert found.skipped == ("POST /v1/responses/compact",)
+    assert [reply.body for reply in found.compactions] == [{}]
+    assert found.skipped == ("POST /v1/responses/resp_r/cancel",)
 
 
 NO_TRANSCRIPTS: list[tuple[Json, str]] = [
@@ -194,7 +196,16 @@ async def test_a_recorded_background_response_is_resumed() -> None:
     await transport.close()
 
 
-def test_compactions_are_left_out_and_listed() -> None:
-    found = transcript.load(recording("compaction_chain"))
-    assert found.skipped == ("POST /v1/responses/compact",) * 3
-    assert len(found.replies) == 5
+async def test_recorded_compactions_are_answered_in_order() -> None:
+    transport = replay.open_transport(
+        Endpoint(options={"transcript": recording("compaction_chain")})
+    )
+    windows: list[JsonObject] = []
+    for _ in range(3):
+        (frame,) = [found async for found in transport.send(Compact(body={"model": "m"}))]
+        assert frame.terminal == "completed"
+        windows.append(obj(frame.data, "response"))
+    kinds = [[item["type"] for item in objects(window, "output")] for window in windows]
+    assert kinds == [["message", "message", "compaction"], *[["message", "compaction"]] * 2]
+    assert transport.left == 5
+    await transport.close()

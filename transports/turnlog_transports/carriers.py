@@ -16,11 +16,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from turnlog.canonical import dumps, text
+from turnlog.canonical import JsonObject, dumps, loads_object, text
+from turnlog.errors import InvalidInput
 
 from .answer import Answer
-from .generation import Cut, Garble, Generation, Stall
+from .generation import Cut, Garble, Source, Stall
 from .generation import Send as SendEvent
+from .pacing import play
+
+PATH = "/v1/responses"
 
 _EVENT_STREAM = b"text/event-stream; charset=utf-8"
 _GLANCE = 0.001
@@ -64,9 +68,9 @@ def _peer(transport: asyncio.Transport) -> tuple[object, ...]:
 class Live(Response, ABC):
     """An answer that is made while it is sent, and given up when the client leaves."""
 
-    def __init__(self, generation: Generation, connections: Connections) -> None:
+    def __init__(self, source: Source, connections: Connections) -> None:
         super().__init__()
-        self._generation = generation
+        self._source = source
         self._connections = connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,7 +78,7 @@ class Live(Response, ABC):
             # The request was read whole: all that can still come is its end.
             await receive()
 
-        with closing(self._generation):
+        with closing(self._source):
             await race(left(), self._play(scope, send))
 
     @abstractmethod
@@ -91,8 +95,7 @@ class Stream(Live):
 
     async def _play(self, scope: Scope, send: Send) -> None:
         begun = False
-        for step in self._generation:
-            await asyncio.sleep(self._generation.delay)
+        async for step in play(self._source):
             match step:
                 case SendEvent() | Garble():
                     if not begun:
@@ -114,8 +117,7 @@ class Whole(Live):
     """The whole response in one piece, for a client that did not ask for a stream."""
 
     async def _play(self, scope: Scope, send: Send) -> None:
-        for step in self._generation:
-            await asyncio.sleep(self._generation.delay)
+        async for step in play(self._source):
             match step:
                 case SendEvent():
                     continue
@@ -127,10 +129,10 @@ class Whole(Live):
                     await self._cut(scope)
                 case _:
                     assert_never(step)
-        if self._generation.response is None or not self._generation.terminates:
+        if self._source.response is None or not self._source.terminates:
             await self._cut(scope)
         else:
-            await _document(send, 200, dumps(self._generation.response))
+            await _document(send, 200, dumps(self._source.response))
 
 
 def _sse(step: SendEvent | Garble) -> bytes:
@@ -152,6 +154,14 @@ async def _start(send: Send, status: int, content_type: bytes) -> None:
 
 async def _write(send: Send, body: bytes, *, more: bool) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def parsed(raw: str | bytes) -> JsonObject | None:
+    """What was sent, or None where it is no JSON object."""
+    try:
+        return loads_object(raw)
+    except InvalidInput:
+        return None
 
 
 def plain(answer: Answer) -> Response:

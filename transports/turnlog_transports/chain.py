@@ -18,7 +18,7 @@ Call = tuple[str, str | None]
 """The kind and the provider's id of a client-owned call."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Link:
     """A response in a chain: what it was asked, what it answered, and what is still open.
 
@@ -41,6 +41,15 @@ class Link:
         """How the response ended."""
         return text(self.response, "status")
 
+    def forget(self) -> None:
+        """Let go of the items, and of what stands before: a chain for ever would grow for ever."""
+        self.response = {key: self.response[key] for key in _REMAINS if key in self.response}
+        self.asked = ()
+        self.parent = None
+
+
+_REMAINS = ("id", "status")
+
 
 def output_of(response: JsonObject) -> tuple[JsonObject, ...]:
     """The output items of a response; none where its output is null or missing."""
@@ -55,6 +64,15 @@ def walk(link: Link | None) -> Iterator[JsonObject]:
         yield from link.asked
         yield from output_of(link.response)
         link = link.parent
+
+
+def whole(link: Link | None) -> list[JsonObject]:
+    """Every item of a chain, in order."""
+    found: list[JsonObject] = []
+    while link is not None:
+        found[:0] = [*link.asked, *output_of(link.response)]
+        link = link.parent
+    return found
 
 
 def settle(pending: frozenset[Call], items: Sequence[JsonObject]) -> frozenset[Call]:
@@ -182,11 +200,10 @@ def _forces_a_tool(choice: Json) -> bool:
 
 
 def _unsimulated(body: JsonObject) -> Answer | None:
-    for key in ("background", "conversation"):
-        if body.get(key):
-            return refusal(
-                f"The simulated provider has no '{key}': leave it out.",
-                param=key,
-                code="unsupported_parameter",
-            )
+    if body.get("conversation"):
+        return refusal(
+            "The simulated provider has no 'conversation': leave it out.",
+            param="conversation",
+            code="unsupported_parameter",
+        )
     return None

@@ -9,52 +9,55 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
-from turnlog.canonical import Json, JsonObject, objects, text
-from turnlog.items import type_of
+from turnlog.canonical import JsonObject, integer, objects, text
 from turnlog.testing.scripts import Reply, Script
 
+from . import answer as answers
 from . import chain, responses, synthesis
 from .answer import Answer, refusal
+from .asked import Asked, final, not_found, read_input, refused
 from .chain import Link
 from .echo import echo
-from .generation import Generation, ends, steps
-from .memory import CONTINUABLE, Memory
+from .generation import Generation, steps
+from .job import Job, View
+from .memory import CONTINUABLE, KEEP, Memory
 from .responses import Ids
 from .transcript import Transcript
 
 Playable: TypeAlias = "Script | Transcript | None"
 """What a provider can answer from; None is the echo, which answers anything for ever."""
 
+Given: TypeAlias = "Answer | Generation | View"
+"""What is given back: a whole answer, or a stream of a response that is made while one listens
+(a generation) or in any case (a view)."""
+
 _Entry: TypeAlias = "Reply | Callable[[JsonObject], Reply]"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """A request: what it says, what it stands behind, and where it came from."""
-
-    body: JsonObject
-    items: tuple[JsonObject, ...]
-    parent: Link | None
-    connection: str | None
-    lane: str | None
 
 
 class Provider:
     """Answers requests from a script, a transcript, or as an echo.
 
     With `checks` it refuses what the real service refuses; a transcript is answered in order
-    whatever was asked, unless `checks` says otherwise. `seed` stands in the ids it makes up.
+    whatever was asked, unless `checks` says otherwise. `seed` stands in the ids it makes up, and
+    of the responses, the newest `keep` are remembered. `started` is told of every background
+    response that takes time, and has to make it.
     """
 
     def __init__(
-        self, script: Playable = (), *, checks: bool | None = None, seed: str = ""
+        self,
+        script: Playable = (),
+        *,
+        checks: bool | None = None,
+        seed: str = "",
+        keep: int = KEEP,
+        started: Callable[[Job], None] = lambda _: None,
     ) -> None:
         self._ids = Ids(seed)
-        self._memory = Memory()
+        self._memory = Memory(keep)
         self._always = checks
+        self._started = started
         self._number = 0
         self.play(script)
 
@@ -62,17 +65,21 @@ class Provider:
         """Answer from this from now on; what is stored stays."""
         recorded = isinstance(script, Transcript)
         if isinstance(script, Transcript):
-            self._entries = deque[_Entry](script.replies)
+            entries: Sequence[_Entry] = script.replies
+            compactions: Sequence[Reply] = script.compactions
             self._retrievals = dict(script.retrievals)
         else:
-            self._entries = deque[_Entry](script or ())
+            entries = [entry for entry in script or () if not _compacts(entry)]
+            compactions = [entry for entry in script or () if _compacts(entry)]
             self._retrievals = {}
+        self._entries = deque(entries)
+        self._compactions = deque(compactions)
         self._echoes = script is None
         self._checks = not recorded if self._always is None else self._always
 
     @property
     def left(self) -> int:
-        """How many entries of the script are still to be answered."""
+        """How many entries of the script are still to be answered, compactions apart."""
         return len(self._entries)
 
     # -- what is asked ---------------------------------------------------------------------
@@ -87,38 +94,61 @@ class Provider:
 
     def create(
         self, body: JsonObject, *, connection: str | None = None, lane: str | None = None
-    ) -> Answer | Generation:
-        """Answer a create. `connection` is None over HTTP, where nothing is remembered."""
+    ) -> Given:
+        """Answer a create. `connection` is None over HTTP, where nothing is remembered.
+
+        What it continues from is read now: creates that wait for their turn come here when they
+        have it.
+        """
         self._number += 1
-        previous = text(body, "previous_response_id")
-        self._ids.take([previous, *(text(item, "id") for item in objects(body, "input"))])
-        items = _input(body)
-        asked = _Asked(
-            body=body,
-            items=tuple(self._memory.resolve(item) for item in items or ()),
-            parent=None if previous is None else self._memory.find(previous, connection),
-            connection=connection,
-            lane=lane,
-        )
-        refused = self._refused(asked, well_formed=items is not None) if self._checks else None
-        answer = refused or self._answer(asked)
+        asked = self._read(body, connection, lane)
+        refusing = refused(asked) if self._checks else None
+        answer = refusing or self._answer(asked)
         if isinstance(answer, Answer) and answer.status >= 400:
             self._memory.evict(connection, lane, asked.parent)
         return answer
 
+    def compact(self, body: JsonObject) -> Answer:
+        """Answer a compaction: from the script, or with the user's messages of the whole chain."""
+        asked = self._read(body, None, None)
+        refusing = refused(asked) if self._checks else None
+        if refusing is not None:
+            return refusing
+        if self._compactions:
+            return _plain(self._compactions.popleft())
+        items = [*chain.whole(asked.parent), *asked.given]
+        window = responses.compacted(items, self._ids, held=asked.held, cached=asked.cached)
+        return Answer(body=window)
+
     def retrieve(
         self, response: str, *, stream: bool = False, starting_after: int | None = None
-    ) -> Answer | Generation:
+    ) -> Given:
         """Answer a `GET` of a response, from behind a sequence number where it is streamed."""
+        after = -1 if starting_after is None else starting_after
         recorded = self._retrievals.get(response)
         if stream and recorded is not None:
-            return _resumed(recorded, -1 if starting_after is None else starting_after)
-        answer = self._memory.retrieve(response)
-        if stream and answer.status == 200:
+            return _recorded(recorded, after)
+        answer, job = self._memory.retrieve(response), self._memory.job(response)
+        if not stream or answer.status != 200:
+            return answer
+        if job is None or not job.streams:
             return refusal(
-                "This response cannot be streamed: it was not made with background=true."
+                "This response cannot be streamed: it was not made with background=true and"
+                " stream=true."
             )
-        return answer
+        if job.expires:
+            return refusal("The stream of this response has expired: retrieve it without stream.")
+        return job.resume(after)
+
+    def cancel(self, response: str) -> Answer:
+        """Stop a background response; one that is over stays as it is."""
+        answer, job = self._memory.retrieve(response), self._memory.job(response)
+        if answer.status == 200 and job is None:
+            return refusal("Cannot cancel a synchronous response.")
+        if job is None or job.over:
+            return answer
+        job.cancel()
+        return Answer(body=job.snapshot)
 
     def delete(self, response: str) -> Answer:
         """Forget a stored response."""
@@ -136,25 +166,33 @@ class Provider:
         """A connection is gone, and what it remembered with it."""
         self._memory.disconnect(connection)
 
+    def release(self, events: int | None = None) -> None:
+        """Let background responses that are held go on, for so many events or to their end."""
+        for job in self._memory.jobs():
+            job.release(events)
+
+    def wake(self) -> None:
+        """Have everybody who waits for a background response look again."""
+        for job in self._memory.jobs():
+            job.tell()
+
     # -- what is answered ------------------------------------------------------------------
 
-    def _refused(self, asked: _Asked, *, well_formed: bool) -> Answer | None:
-        wrong = chain.check_parameters(asked.body)
-        if wrong is not None:
-            return wrong
-        if not well_formed:
-            return refusal("Invalid type for 'input': text or a list is needed.", param="input")
-        previous = text(asked.body, "previous_response_id")
-        if previous is not None and asked.parent is None:
-            return refusal(
-                f"Previous response with id '{previous}' not found.",
-                param="previous_response_id",
-                code="previous_response_not_found",
-            )
-        return _dangling(asked.items) or chain.check(asked.items, asked.parent)
+    def _read(self, body: JsonObject, connection: str | None, lane: str | None) -> Asked:
+        previous, items = text(body, "previous_response_id"), read_input(body)
+        self._ids.take([previous, *(text(item, "id") for item in objects(body, "input"))])
+        parent = None if previous is None else self._memory.find(previous, connection)
+        return Asked(
+            body=body,
+            items=None if items is None else tuple(map(self._memory.resolve, items)),
+            parent=parent,
+            connection=connection,
+            lane=lane,
+            forks=self._memory.newest(connection, lane) is not parent,
+        )
 
-    def _answer(self, asked: _Asked) -> Answer | Generation:
-        if asked.body.get("generate") is False:
+    def _answer(self, asked: Asked) -> Given:
+        if asked.warms:
             return self._generate(asked, Reply())
         reply = self._next(asked.body)
         if reply is None:
@@ -163,7 +201,7 @@ class Provider:
                 code="script_exhausted",
             )
         if reply.body is not None and reply.body.get("object") != "response":
-            return Answer(status=reply.status, body=reply.body, headers=_headers(reply))
+            return _plain(reply)
         return self._generate(asked, reply)
 
     def _next(self, body: JsonObject) -> Reply | None:
@@ -176,19 +214,19 @@ class Provider:
                 return reply
         return None
 
-    def _generate(self, asked: _Asked, reply: Reply) -> Generation:
-        cached = 0 if asked.parent is None else asked.parent.tokens
-        held = cached + responses.tokens(asked.items)
+    def _generate(self, asked: Asked, reply: Reply) -> Given:
         if reply.events is not None:
-            response, events = _final(reply.events), reply.events
+            response, events = final(reply.events), reply.events
         else:
             response = reply.body or responses.build(
-                asked.body, reply, self._ids, held=held, cached=cached
+                asked.body, reply, self._ids, held=asked.held, cached=asked.cached
             )
             events = tuple(synthesis.events(response, chunk=reply.chunk))
         # A stream that never says what it ends with is still a response, of which nothing is kept.
-        link = _link(asked, response or {}, held)
+        link = asked.link(response or {})
         self._ids.take([link.id, *(text(item, "id") for item in chain.output_of(link.response))])
+        if asked.background:
+            return self._run(asked, reply, link, events)
         if reply.finishes:
             self._memory.begin(link)
         return Generation(
@@ -196,78 +234,66 @@ class Provider:
             response=response,
             delay=reply.delay,
             ended=lambda finished: self._ended(asked, reply, link, finished),
+            lost=lambda: self._lost(asked),
         )
 
-    def _ended(self, asked: _Asked, reply: Reply, link: Link, finished: bool) -> None:
+    def _ended(self, asked: Asked, reply: Reply, link: Link, finished: bool) -> None:
         self._memory.over(link)
         if finished and link.id and link.status in CONTINUABLE:
             self._memory.advance(asked.connection, asked.lane, link)
         else:
             self._memory.evict(asked.connection, asked.lane, asked.parent)
-        if link.id and (finished or reply.finishes) and _stores(asked.body, link.response):
+        if link.id and (finished or reply.finishes) and asked.stores(link.response):
             self._memory.store(link, polls=0 if finished else reply.polls)
+        self._memory.age(link)
+
+    def _lost(self, asked: Asked) -> JsonObject | None:
+        """What a fork is told before it is in progress, if its parent's lane moved on by then.
+
+        The parent is read when the response starts, and not when it is asked for (protocol 1.5).
+        """
+        if asked.parent is None or not asked.forks or not self._checks:
+            return None
+        if self._memory.find(asked.parent.id, asked.connection) is asked.parent:
+            return None
+        return answers.frame(not_found(asked.parent.id))
+
+    def _run(self, asked: Asked, reply: Reply, link: Link, events: Sequence[JsonObject]) -> Given:
+        streams = asked.body.get("stream") is True
+
+        def ended(finished: bool) -> None:
+            stored = finished and asked.stores(link.response)
+            self._memory.store(link, polls=reply.polls, stored=stored)
+            self._memory.age(link)
+
+        job = Job(events, reply, response=link.response, streams=streams, ended=ended)
+        self._memory.run(link.id, job)
+        first = job.open() if streams else Answer(body=job.snapshot)
+        job.at_once()
+        if job.delay > 0:
+            self._started(job)
+        return first
 
 
-def _resumed(reply: Reply, after: int) -> Generation:
+def _compacts(entry: _Entry) -> TypeGuard[Reply]:
+    return isinstance(entry, Reply) and entry.compacts
+
+
+def _plain(reply: Reply) -> Answer:
+    """A reply that is a whole answer: an error, or a compacted window."""
+    headers = dict(reply.headers)
+    if reply.retry_after is not None:
+        headers["retry-after"] = f"{reply.retry_after:g}"
+    return Answer(status=reply.status, body=reply.body or {}, headers=headers)
+
+
+def _recorded(reply: Reply, after: int) -> Generation:
     """A recorded stream from behind a sequence number; events without one are all sent."""
     events = [
         event
         for event in reply.events or ()
-        if not isinstance(number := event.get("sequence_number"), int) or number > after
+        if (number := integer(event, "sequence_number")) is None or number > after
     ]
     return Generation(
-        steps(events, reply), response=_final(events), delay=reply.delay, ended=lambda _: None
+        steps(events, reply), response=final(events), delay=reply.delay, ended=lambda _: None
     )
-
-
-def _input(body: JsonObject) -> list[JsonObject] | None:
-    """The input as items; None where it is neither text nor a list of objects."""
-    found: Json = body.get("input")
-    if found is None:
-        return []
-    if isinstance(found, str):
-        return [{"type": "message", "role": "user", "content": found}]
-    items = objects(body, "input")
-    return items if isinstance(found, (list, tuple)) and len(items) == len(found) else None
-
-
-def _dangling(items: Sequence[JsonObject]) -> Answer | None:
-    for item in items:
-        if type_of(item) == "item_reference":
-            return refusal(
-                f"Item with id '{text(item, 'id')}' not found.", param="input", status=404
-            )
-    return None
-
-
-def _headers(reply: Reply) -> dict[str, str]:
-    headers = dict(reply.headers)
-    if reply.retry_after is not None:
-        headers["retry-after"] = f"{reply.retry_after:g}"
-    return headers
-
-
-def _final(events: Sequence[JsonObject]) -> JsonObject | None:
-    """The response that a recorded stream ends with, where it says so."""
-    for event in reversed(events):
-        response = event.get("response")
-        if ends(event) and isinstance(response, dict):
-            return response
-    return None
-
-
-def _link(asked: _Asked, response: JsonObject, held: int) -> Link:
-    output = chain.output_of(response)
-    pending = frozenset[chain.Call]() if asked.parent is None else asked.parent.pending
-    return Link(
-        response=response,
-        asked=asked.items,
-        parent=asked.parent,
-        pending=chain.settle(pending, (*asked.items, *output)),
-        tokens=held + responses.tokens(output),
-    )
-
-
-def _stores(body: JsonObject, response: JsonObject) -> bool:
-    asked = body.get("store")
-    return (response.get("store") is not False) if asked is None else asked is not False

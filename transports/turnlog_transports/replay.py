@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import assert_never, cast
 
 from turnlog.canonical import Json, JsonObject, dumps, loads_object
-from turnlog.errors import Closed, ConfigurationError, Lost, NotSent, NotSupported, Unheard
+from turnlog.errors import Closed, ConfigurationError, Lost, NotSent, Unheard
 from turnlog.ports import (
     Cancel,
     Compact,
@@ -32,11 +32,19 @@ from turnlog.testing.scripts import Reply
 
 from . import script, transcript, wire
 from .answer import Answer
-from .generation import Cut, Garble, Generation, Send, Stall
+from .generation import Cut, Garble, Send, Source, Stall
+from .pacing import Makers, play
 from .profiles import profile_for
-from .provider import Playable, Provider
+from .provider import Given, Playable, Provider
 
-PROFILE = Profile(name="replay", retrieve=True, reasoning_replay=True, key_env=None)
+PROFILE = Profile(
+    name="replay",
+    retrieve=True,
+    background=True,
+    compact=True,
+    reasoning_replay=True,
+    key_env=None,
+)
 """What the simulated provider can do, as seen without a network."""
 
 
@@ -96,8 +104,10 @@ class ReplayTransport:
     """A transport that answers from a script or a transcript; None is the echo.
 
     It stands for one connection that stays open: unstored responses are remembered like on a
-    WebSocket, until a fault cuts it. `requests` holds the bodies of all creates, in order. With
-    `checks` it refuses what the service refuses: by default a script does and a transcript,
+    WebSocket, until a fault cuts it. With a profile that has lanes, each conversation has one of
+    its own. What a WebSocket cannot carry goes beside it, as over HTTP: background responses,
+    their streams, cancelling, compaction. `requests` holds the bodies of all creates, in order.
+    With `checks` it refuses what the service refuses: by default a script does and a transcript,
     which is answered in order whatever was asked, does not. `seed` stands in the ids it makes up;
     `idle_timeout` is how long, in seconds, a silent response is waited for.
     """
@@ -112,7 +122,8 @@ class ReplayTransport:
         idle_timeout: float = 300.0,
     ) -> None:
         self.requests: list[JsonObject] = []
-        self._provider = Provider(playable, checks=checks, seed=seed)
+        self._makers = Makers()
+        self._provider = Provider(playable, checks=checks, seed=seed, started=self._makers.start)
         self._profile = profile or PROFILE
         self._idle_timeout = idle_timeout
         self._numbers = count(1)
@@ -135,6 +146,10 @@ class ReplayTransport:
         """How many entries of the script are still to be answered."""
         return self._provider.left
 
+    def release(self, events: int | None = None) -> None:
+        """Let background responses that are held go on: for so many events, or to their end."""
+        self._provider.release(events)
+
     def check(self) -> None:
         """Nothing is needed: neither a key nor an address."""
 
@@ -147,16 +162,16 @@ class ReplayTransport:
     async def send(self, request: Request) -> AsyncGenerator[Frame]:
         """Answer a request; raises what `turnlog.ports.Transport.send` lists."""
         self._check_open()
-        answer = self._ask(request)
-        connection = self._connection
+        connection, lane = self._place(request)
+        answer = self._ask(request, connection, lane)
         if isinstance(answer, Answer):
             await self._pause(0.0)
             yield wire.answer(answer.status, answer.headers, dumps(answer.body))
             return
         with closing(answer):
-            async with aclosing(self._play(answer)) as frames:
+            async with aclosing(self._play(answer, connection)) as frames:
                 async for raw in frames:
-                    yield wire.read(raw, connection=connection)
+                    yield wire.read(raw, connection=connection, lane=lane)
 
     def on_late(self, tell: Callable[[Late], None]) -> None:
         """Nothing is drained here, so nothing is told."""
@@ -167,23 +182,33 @@ class ReplayTransport:
     async def close(self) -> None:
         """Close; streams under way raise Closed. Idempotent."""
         self._closed.set()
+        self._provider.wake()
+        await self._makers.stop()
 
     # -- inside ----------------------------------------------------------------------------
 
-    def _ask(self, request: Request) -> Answer | Generation:
+    def _place(self, request: Request) -> tuple[str | None, str | None]:
+        """The connection and the lane that a request takes; none goes beside them."""
+        if not isinstance(request, Create) or request.body.get("background"):
+            return None, None
+        lane = request.conversation if self._profile.lanes else ""
+        return self._connected(), lane or None
+
+    def _ask(self, request: Request, connection: str | None, lane: str | None) -> Given:
         match request:
             case Create(body=body):
-                connection = self._connected()
-                return self._provider.create(self._taken(body), connection=connection)
+                sent = self._taken(body)
+                asked = sent if connection is not None else {**sent, "stream": True}
+                return self._provider.create(asked, connection=connection, lane=lane)
             case Retrieve(response=response, starting_after=after):
                 stream = after is not None
                 return self._provider.retrieve(response, stream=stream, starting_after=after)
             case Delete(response=response):
                 return self._provider.delete(response)
-            case Cancel() | Compact():
-                raise NotSupported(
-                    f"the replay transport cannot {type(request).__name__.lower()} a response"
-                )
+            case Cancel(response=response):
+                return self._provider.cancel(response)
+            case Compact(body=body):
+                return self._provider.compact(loads_object(dumps(body)))
             case _:
                 assert_never(request)
 
@@ -204,30 +229,32 @@ class ReplayTransport:
             self._connection = f"replay-{next(self._numbers)}"
         return self._connection
 
-    async def _play(self, generation: Generation) -> AsyncGenerator[str | bytes]:
+    async def _play(self, source: Source, connection: str | None) -> AsyncGenerator[str | bytes]:
         heard = False
-        for step in generation:
-            await self._pause(generation.delay)
-            match step:
-                case Send(event=event):
-                    yield dumps(event)
-                case Garble(text=text):
-                    yield text
-                case Stall():
-                    await self._pause(self._idle_timeout)
-                    raise self._gone(heard, f"was silent for {self._idle_timeout:g} seconds")
-                case Cut():
-                    raise self._gone(heard, "dropped the connection")
-                case _:
-                    assert_never(step)
-            heard = True
-        if not generation.terminates:
-            raise self._gone(heard, "ended the response without a terminal frame")
+        async with aclosing(play(source, self._pause)) as steps:
+            async for step in steps:
+                match step:
+                    case Send(event=event):
+                        yield dumps(event)
+                    case Garble(text=text):
+                        yield text
+                    case Stall():
+                        await self._pause(self._idle_timeout)
+                        how = f"was silent for {self._idle_timeout:g} seconds"
+                        raise self._gone(heard, connection, how)
+                    case Cut():
+                        raise self._gone(heard, connection, "dropped the connection")
+                    case _:
+                        assert_never(step)
+                heard = True
+        if not source.terminates:
+            how = "ended the response without a terminal frame"
+            raise self._gone(heard, connection, how)
 
-    def _gone(self, heard: bool, how: str) -> Lost | Unheard:
-        if self._connection is not None:
-            self._provider.disconnect(self._connection)
-        self._connection = None
+    def _gone(self, heard: bool, connection: str | None, how: str) -> Lost | Unheard:
+        if connection is not None:
+            self._provider.disconnect(connection)
+            self._connection = None if connection == self._connection else self._connection
         return Lost(f"the provider {how}") if heard else Unheard(f"the provider {how}")
 
     async def _pause(self, seconds: float) -> None:

@@ -7,7 +7,7 @@ the same bytes on every run.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from turnlog.canonical import Json, JsonObject, array, dumps, objects, text
 from turnlog.items import type_of
@@ -76,7 +76,8 @@ _WITHOUT_STATUS = frozenset({"reasoning", "mcp_list_tools", "mcp_approval_reques
 class Ids:
     """Makes up ids: `resp_1`, `msg_1`, `call_1` …; never one that a client has named.
 
-    `seed` stands before the number, for a second provider whose ids must differ.
+    `seed` stands before the number, for a second provider whose ids must differ. Only names that
+    it could still come to are kept, so that it does not grow with what was asked.
     """
 
     def __init__(self, seed: str = "") -> None:
@@ -85,16 +86,24 @@ class Ids:
         self._taken: set[str] = set()
 
     def next(self, prefix: str) -> str:
-        """The next free id with this prefix."""
+        """The next id of a kind."""
         while True:
             self._made[prefix] += 1
             made = f"{prefix}_{self._seed}{self._made[prefix]}"
             if made not in self._taken:
                 return made
+            self._taken.discard(made)
 
     def take(self, ids: Iterable[str | None]) -> None:
         """Never make up these: they came from another provider, or from a script."""
-        self._taken.update(id for id in ids if id is not None)
+        self._taken.update(id for id in ids if id is not None and self._may_come(id))
+
+    def _may_come(self, id: str) -> bool:
+        prefix, _, rest = id.partition("_")
+        number = rest.removeprefix(self._seed)
+        if not rest.startswith(self._seed) or not number.isdecimal():
+            return False
+        return int(number) > self._made[prefix]
 
 
 def item(raw: JsonObject, ids: Ids, *, encrypted: bool) -> JsonObject:
@@ -106,7 +115,8 @@ def item(raw: JsonObject, ids: Ids, *, encrypted: bool) -> JsonObject:
         made["call_id"] = ids.next("call")
     if kind not in _WITHOUT_STATUS and "status" not in raw:
         made["status"] = "completed"
-    if kind == "reasoning" and encrypted and "encrypted_content" not in raw:
+    hidden = kind == "compaction" or (kind == "reasoning" and encrypted)
+    if hidden and "encrypted_content" not in raw:
         made["encrypted_content"] = f"gAAAAAB{made['id']}"
     return made
 
@@ -133,6 +143,27 @@ def build(body: JsonObject, reply: Reply, ids: Ids, *, held: int, cached: int) -
     }
 
 
+def compacted(items: Sequence[JsonObject], ids: Ids, *, held: int, cached: int) -> JsonObject:
+    """A compacted window: the user's messages among the items, and one opaque item for the rest."""
+    id = ids.next("resp")
+    said = [_user(found, ids) for found in items if found.get("role") == "user"]
+    output = [*said, item({"type": "compaction"}, ids, encrypted=True)]
+    return {
+        "id": id,
+        "object": "response.compaction",
+        "created_at": _EPOCH + int_of(id),
+        "output": output,
+        "usage": usage(output[-1:], held, cached),
+    }
+
+
+def _user(message: JsonObject, ids: Ids) -> JsonObject:
+    content = message.get("content")
+    parts: Json = [{"type": "input_text", "text": content}] if isinstance(content, str) else content
+    found = text(message, "id") or ids.next("msg")
+    return {**message, "type": "message", "id": found, "status": "completed", "content": parts}
+
+
 def int_of(id: str) -> int:
     """The number at the end of an id; 0 where it has none."""
     digits = id.rpartition("_")[2]
@@ -154,11 +185,14 @@ def _masked(tool: JsonObject) -> JsonObject:
     }
 
 
-def _usage(reply: Reply, output: list[JsonObject], held: int, cached: int) -> JsonObject | None:
+def _usage(reply: Reply, output: Sequence[JsonObject], held: int, cached: int) -> JsonObject | None:
     if reply.usage is not None:
         return reply.usage
-    if reply.outcome == "failed":
-        return None
+    return None if reply.outcome == "failed" else usage(output, held, cached)
+
+
+def usage(output: Sequence[JsonObject], held: int, cached: int) -> JsonObject:
+    """What was used, estimated: `held` tokens of input, `cached` of them known before."""
     said = tokens(output)
     thought = tokens(item for item in output if type_of(item) == "reasoning")
     return {

@@ -97,7 +97,8 @@ def _kind(entry: JsonObject) -> str:
 
 _MODIFIERS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("cut_after", "stall_after", "malformed_after", "polls", "chunk"), (int,)),
-    **dict.fromkeys(("no_terminal", "finishes"), (bool,)),
+    **dict.fromkeys(("hold", "again"), (int,)),
+    **dict.fromkeys(("no_terminal", "finishes", "stream_expires", "compacts"), (bool,)),
     "delay": (int, float),
     "usage": (dict,),
 }

@@ -23,6 +23,9 @@ from turnlog.errors import ConfigurationError
 
 from . import script as scripts
 from . import transcript as transcripts
+from .admission import MAX_IN_FLIGHT, MAX_LANES, Rules
+from .memory import KEEP
+from .pacing import Makers
 from .provider import Playable, Provider
 
 try:
@@ -30,7 +33,8 @@ try:
     from uvicorn.server import ServerState
 
     from .carriers import Connections
-    from .server import Heard, Service
+    from .hearing import Count, Heard
+    from .server import Service
 except ImportError as error:
     raise ConfigurationError(
         "the simulator needs its HTTP server: install it with `pip install 'turnlog[simulator]'`"
@@ -49,8 +53,13 @@ class Simulator:
 
     It answers from a script (`turnlog.testing`), a `Transcript`, or, with None, as an echo for
     ever. `key` is what clients must present, if any; `checks` and `seed` are those of the
-    provider; a `port` of 0 takes a free one. Raises ConfigurationError where the address cannot
-    be had.
+    provider; a `port` of 0 takes a free one.
+
+    A WebSocket carries `max_in_flight` responses at once on its lanes, of which `max_lanes` may
+    have names; without `lanes` it carries one at a time, and a `stream_id` is refused. After
+    `connection_seconds` it is told so and closed; None is never. With `record`, `requests` keeps
+    what was asked; of the responses, the newest `keep` are kept. Raises ConfigurationError where
+    the address cannot be had.
     """
 
     def __init__(
@@ -62,13 +71,29 @@ class Simulator:
         seed: str = "",
         host: str = "127.0.0.1",
         port: int = 0,
+        lanes: bool = True,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        max_lanes: int = MAX_LANES,
+        connection_seconds: float | None = None,
+        record: bool = True,
+        keep: int = KEEP,
     ) -> None:
-        self._provider = Provider(script, checks=checks, seed=seed)
+        self._makers = Makers()
+        self._provider = Provider(
+            script, checks=checks, seed=seed, keep=keep, started=self._makers.start
+        )
         self._host = host
         self._port = port
         state = ServerState()
         self._connections = Connections(state)
-        self._service = Service(self._provider, key=key, connections=self._connections)
+        self._service = Service(
+            self._provider,
+            key=key,
+            connections=self._connections,
+            rules=Rules(lanes=lanes, max_in_flight=max_in_flight, max_lanes=max_lanes),
+            seconds=connection_seconds,
+            record=record,
+        )
         config = uvicorn.Config(
             self._service.app,
             http="h11",
@@ -117,6 +142,20 @@ class Simulator:
     def websocket(self, offered: bool) -> None:
         self._service.websocket = offered
 
+    @property
+    def connections(self) -> Count:
+        """How many WebSockets are open, were at most at once, and were opened."""
+        return self._service.sockets
+
+    @property
+    def in_flight(self) -> Count:
+        """How many responses are under way on WebSockets, were at most at once, and were begun."""
+        return self._service.in_flight
+
+    def release(self, events: int | None = None) -> None:
+        """Let background responses that are held go on: for so many events, or to their end."""
+        self._provider.release(events)
+
     def play(self, script: Playable) -> None:
         """Answer from this from now on; stored responses stay."""
         self._provider.play(script)
@@ -138,6 +177,7 @@ class Simulator:
         for server in self._server.servers:
             server.close()
         self._connections.abort()
+        await self._makers.stop()
         await asyncio.gather(*self._server.server_state.tasks, return_exceptions=True)
         for server in self._server.servers:
             await server.wait_closed()
@@ -166,13 +206,15 @@ def serve(
     script: str | Path | None = None,
     transcript: str | Path | None = None,
     key: str | None = None,
+    connection_seconds: float | None = None,
     on_ready: Ready,
 ) -> None:
     """Run a simulator until the process is interrupted or terminated.
 
     `on_ready` is called once it takes requests. `script` and `transcript` are paths of JSON files;
-    without either it is an echo. Raises InvalidInput where a file cannot be read, and
-    ConfigurationError where both are given or the address cannot be had.
+    without either it is an echo. It may run for long, and keeps no record of what was asked.
+    Raises InvalidInput where a file cannot be read, and ConfigurationError where both are given or
+    the address cannot be had.
     """
     if script is not None and transcript is not None:
         raise ConfigurationError("a simulator plays a script or a transcript: name one of them")
@@ -182,7 +224,15 @@ def serve(
     if transcript is not None:
         playable = transcripts.load(transcript)
     # A simulator that is started again must not repeat the ids of the one before.
-    simulator = Simulator(playable, key=key, seed=secrets.token_hex(4), host=host, port=port)
+    simulator = Simulator(
+        playable,
+        key=key,
+        seed=secrets.token_hex(4),
+        host=host,
+        port=port,
+        connection_seconds=connection_seconds,
+        record=False,
+    )
     asyncio.run(_until_stopped(simulator, on_ready))
 
 
@@ -209,6 +259,9 @@ def main(arguments: Sequence[str] | None = None, *, on_ready: Ready = announce) 
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--key", help="what clients must present; none by default")
+    parser.add_argument(
+        "--connection-seconds", type=float, help="how long a WebSocket lives; for ever by default"
+    )
     played = parser.add_mutually_exclusive_group()
     played.add_argument("--script", help="a JSON file with replies")
     played.add_argument("--transcript", help="a JSON file with recorded exchanges")
@@ -219,6 +272,7 @@ def main(arguments: Sequence[str] | None = None, *, on_ready: Ready = announce) 
         script=found.script,
         transcript=found.transcript,
         key=found.key,
+        connection_seconds=found.connection_seconds,
         on_ready=on_ready,
     )
 

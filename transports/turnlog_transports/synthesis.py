@@ -26,7 +26,12 @@ def events(response: JsonObject, *, chunk: int) -> list[JsonObject]:
 
 
 def _all(response: JsonObject, chunk: int) -> Events:
-    yield {"type": "response.created", "response": begun(response)}
+    if response.get("background") is True:
+        queued = begun(response, "queued")
+        yield {"type": "response.created", "response": queued}
+        yield {"type": "response.queued", "response": queued}
+    else:
+        yield {"type": "response.created", "response": begun(response)}
     yield {"type": "response.in_progress", "response": begun(response)}
     for index, item in enumerate(objects(response, "output")):
         yield from _item(item, index, chunk)
@@ -34,9 +39,9 @@ def _all(response: JsonObject, chunk: int) -> Events:
     yield {"type": _TERMINAL.get(status, "response.completed"), "response": response}
 
 
-def begun(response: JsonObject) -> JsonObject:
-    """The response as it stood when it began."""
-    blank: dict[str, Json] = {"status": "in_progress", "output": []}
+def begun(response: JsonObject, status: str = "in_progress") -> JsonObject:
+    """The response as it stood when it began: nothing is in it yet."""
+    blank: dict[str, Json] = {"status": status, "output": []}
     for key in ("error", "incomplete_details", "usage", "completed_at"):
         if key in response:
             blank[key] = None
@@ -179,6 +184,7 @@ _SHOWN: dict[str, Callable[[JsonObject, JsonObject, int], Events]] = {
     "custom_tool_call": _custom_call,
     "mcp_call": _mcp_call,
     "code_interpreter_call": _code_interpreter,
+    "compaction": _stages("compaction.compacting"),
     "mcp_list_tools": _stages("mcp_list_tools.in_progress", "mcp_list_tools.completed"),
     "web_search_call": _stages(
         "web_search_call.in_progress", "web_search_call.searching", "web_search_call.completed"

@@ -1,8 +1,8 @@
 """Recorded exchanges with a real provider, as replies in order.
 
 The one rule: what was recorded is served as it is. A stream is sent event by event as it arrived, a
-plain response is streamed by synthesis, an error stays an error. What is no create (a compaction, a
-cancellation) is left out and listed; a `GET` answers that `GET`.
+plain response is streamed by synthesis, an error stays an error. A `GET` answers that `GET`, and a
+compaction a compaction; what is left (a cancellation, a deletion) is left out and listed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,16 @@ _CHUNK = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
-    """What was recorded: `replies` to creates, `retrievals` by response id, `skipped` as text."""
+    """What was recorded.
+
+    `replies` are those to creates, `compactions` those to compactions, both in order; `retrievals`
+    stand by response id, and `skipped` is text.
+    """
 
     replies: tuple[Reply, ...]
     retrievals: Mapping[str, Reply] = field(default_factory=dict[str, Reply])
     skipped: tuple[str, ...] = ()
+    compactions: tuple[Reply, ...] = ()
 
 
 def load(path: str | Path) -> Transcript:
@@ -45,21 +50,29 @@ def parse(exchanges: Json, *, name: str = "the transcript") -> Transcript:
     if not isinstance(exchanges, (list, tuple)):
         raise InvalidInput(f"{name} is no transcript: a list of exchanges is needed")
     replies: list[Reply] = []
+    compactions: list[Reply] = []
     retrievals: dict[str, Reply] = {}
     skipped: list[str] = []
     for place, exchange in enumerate(exchanges, start=1):
+        where = f"{name}: exchange {place}"
         if not isinstance(exchange, Mapping):
-            raise InvalidInput(f"{name}: exchange {place} is not an object")
-        method, path = _asked(exchange, f"{name}: exchange {place}")
+            raise InvalidInput(f"{where} is not an object")
+        method, path = _asked(exchange, where)
+        response = obj(exchange, "response")
         if (method, path) == ("POST", _CREATE):
-            replies.append(_reply(obj(exchange, "response"), f"{name}: exchange {place}"))
+            replies.append(_reply(response, where))
+        elif (method, path) == ("POST", f"{_CREATE}/compact"):
+            compactions.append(_reply(response, where))
         elif method == "GET":
-            retrievals[path.rpartition("/")[2]] = _reply(
-                obj(exchange, "response"), f"{name}: exchange {place}"
-            )
+            retrievals[path.rpartition("/")[2]] = _reply(response, where)
         else:
             skipped.append(f"{method} {path}")
-    return Transcript(replies=tuple(replies), retrievals=retrievals, skipped=tuple(skipped))
+    return Transcript(
+        replies=tuple(replies),
+        retrievals=retrievals,
+        skipped=tuple(skipped),
+        compactions=tuple(compactions),
+    )
 
 
 def _asked(exchange: JsonObject, where: str) -> tuple[str, str]:

@@ -36,6 +36,7 @@ class Serve(Protocol):
         script: str | None,
         transcript: str | None,
         key: str | None,
+        connection_seconds: float | None,
         on_ready: Callable[[Running], None],
     ) -> None: ...
 
@@ -51,6 +52,10 @@ def serve_simulator(
         str | None, typer.Option(metavar="FILE", help="A JSON file with recorded exchanges.")
     ] = None,
     key: Annotated[str | None, typer.Option(help="What clients must present, if anything.")] = None,
+    connection_seconds: Annotated[
+        float | None,
+        typer.Option(metavar="NUMBER", help="How long a WebSocket lives; for ever by default."),
+    ] = None,
 ) -> None:
     """Run a provider on this machine.
 
@@ -60,7 +65,15 @@ def serve_simulator(
     from importlib.metadata import entry_points
 
     serve = simulator(entry_points(group="turnlog.simulators", name="simulator"))
-    serve(host, port, script=script, transcript=transcript, key=key, on_ready=_announce)
+    serve(
+        host,
+        port,
+        script=script,
+        transcript=transcript,
+        key=key,
+        connection_seconds=connection_seconds,
+        on_ready=_announce,
+    )
 
 
 def _announce(running: Running) -> None:

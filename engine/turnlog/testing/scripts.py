@@ -28,6 +28,10 @@ class Faults(TypedDict, total=False):
     delay: float
     finishes: bool
     polls: int
+    hold: int | None
+    again: int
+    stream_expires: bool
+    compacts: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,14 @@ class Reply:
       and is found by `GET` after `polls` of them saw it in progress. Otherwise generation stops
       with the stream, and `GET` answers 404 (protocol 1.7).
 
+    A background response goes on whatever becomes of its stream, one event each `delay`:
+
+    - `hold`: after so many events it is made no further until the provider is told to release it;
+    - `again`: so many resumed streams go wrong in the same way, counted from their own start;
+    - `stream_expires`: its stream cannot be resumed, and the client has to poll.
+
+    With `compacts` the reply answers a compaction, in place of the next one that is made up.
+
     Raises InvalidInput where the fields contradict one another.
     """
 
@@ -75,6 +87,10 @@ class Reply:
     refuse_upgrade: int | None = None
     finishes: bool = False
     polls: int = 0
+    hold: int | None = None
+    again: int = 0
+    stream_expires: bool = False
+    compacts: bool = False
 
     def __post_init__(self) -> None:
         kinds = [bool(self.items), self.events is not None, self.body is not None]
@@ -84,7 +100,9 @@ class Reply:
             raise InvalidInput(f"status {self.status} needs a body: use error({self.status}, …)")
         if self.chunk < 1:
             raise InvalidInput(f"chunk counts characters and is at least 1, not {self.chunk}")
-        for name in ("cut_after", "stall_after", "malformed_after", "delay", "polls"):
+        if self.compacts and self.body is None:
+            raise InvalidInput("what answers a compaction has a body: use error(…) or body=")
+        for name in _COUNTS:
             self._check_count(name, getattr(self, name))
 
     @staticmethod
@@ -96,6 +114,8 @@ class Reply:
         """The same reply with faults: `text("Done.").but(cut_after=3)`."""
         return replace(self, **faults)
 
+
+_COUNTS = ("cut_after", "stall_after", "malformed_after", "delay", "polls", "hold", "again")
 
 Script: TypeAlias = "Sequence[Reply | Callable[[JsonObject], Reply]]"
 """Replies in order. A callable is given the request body, and answers with a reply."""
