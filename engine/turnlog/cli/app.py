@@ -21,7 +21,7 @@ from ..errors import (
     TurnlogError,
     UsageError,
 )
-from . import history, local, looking, moving, serving, settling, talking
+from . import doctor, history, local, looking, moving, serving, settling, talking
 
 EPILOG = (
     "Exit codes: 0 ok; 1 something was found, or a turn did not complete; 2 wrong usage; 3 not"
@@ -127,3 +127,4 @@ for _command in (
     app.command(_command.__name__.rstrip("_"), cls=OnDatabase)(_command)
 app.command("serve-simulator")(serving.serve_simulator)
 app.add_typer(local.local, name="local")
+app.command("doctor")(doctor.doctor)
