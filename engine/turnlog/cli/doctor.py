@@ -41,8 +41,8 @@ def doctor(
     """Try what a provider can do.
 
     Looks at the address, the key, the WebSocket and what the profile promises, and says which
-    transport would be used, and what to do about each problem. Nothing is paid for without --model. Exits with 1 where no turn would
-    get through.
+    transport would be used, and what to do about each problem. Nothing is paid for without
+    --model. Exits with 1 where no turn would get through.
     """
     from ..checkup import check_up
     from ..log import find_transport
