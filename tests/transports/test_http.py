@@ -10,7 +10,15 @@ from dataclasses import replace
 import pytest
 
 from turnlog.canonical import Json, JsonObject
-from turnlog.errors import Closed, ConfigurationError, Lost, NotSent, NotSupported, Unheard
+from turnlog.errors import (
+    Closed,
+    ConfigurationError,
+    InvalidInput,
+    Lost,
+    NotSent,
+    NotSupported,
+    Unheard,
+)
 from turnlog.ports import Cancel, Compact, Delete, Endpoint, Request, Retrieve
 from turnlog_transports.http import HttpTransport, open_transport
 from turnlog_transports.profiles import GENERIC, OPENAI
@@ -146,6 +154,63 @@ async def test_an_error_in_a_stream_is_a_frame() -> None:
     assert last.terminal == "error"
     assert last.problem is not None
     assert (last.problem.code, last.problem.message) == ("c", "m")
+
+
+@pytest.mark.parametrize("kind", ["incomplete", "cancelled", "failed"])
+async def test_w21_every_end_of_a_response_ends_its_stream(kind: str) -> None:
+    response: JsonObject = {"id": "r1", "status": kind, "error": None, "usage": None}
+    last = event({"type": f"response.{kind}", "response": response})
+    async with serving(stream(*WHOLE[:2], last)) as (transport, _):
+        frames = await ask(transport)
+    assert [frame.terminal for frame in frames] == [None, None, kind]
+    assert frames[-1].data["response"] == response
+
+
+async def test_w20_an_error_of_nulls_ends_its_stream() -> None:
+    nulls: JsonObject = {"type": "error", "code": None, "message": None, "param": None}
+    async with serving(stream(WHOLE[0], event(nulls))) as (transport, _):
+        last = (await ask(transport))[-1]
+    assert last.terminal == "error"
+    assert last.problem is not None
+
+
+async def test_w26_refusals_reasoning_and_items_are_frames_like_any_other() -> None:
+    kinds = ["refusal.delta", "reasoning_summary_text.delta", "output_item.added", "brand_new.kind"]
+    said: list[dict[str, Json]] = [{"type": f"response.{kind}", "delta": "x"} for kind in kinds]
+    async with serving(stream(*map(event, said), WHOLE[2])) as (transport, _):
+        frames = await ask(transport)
+    assert [frame.data for frame in frames[:-1]] == said
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after": "7"}, 7),
+        ({"retry_after_ms": "70"}, 0.07),
+        (
+            {
+                "retry_after": "Wed, 21 Oct 2026 07:28:30 GMT",
+                "date": "Wed, 21 Oct 2026 07:28:00 GMT",
+            },
+            30,
+        ),
+        ({"retry_after": "Wed, 21 Oct 2026 07:28:30 GMT"}, None),
+    ],
+)
+async def test_w33_a_refusal_says_how_long_to_wait(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    async with serving(plain(503, {"error": None}, **headers)) as (transport, _):
+        problem = (await ask(transport))[0].problem
+    assert problem is not None
+    assert problem.retry_after == seconds
+
+
+async def test_w34_a_body_that_is_not_json_never_gets_as_far_as_a_connection() -> None:
+    async with serving() as (transport, web):
+        with pytest.raises(InvalidInput):
+            await ask(transport, create(temperature=float("nan")))
+    assert web.connections == 0
 
 
 # -- losses --------------------------------------------------------------------------------

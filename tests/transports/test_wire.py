@@ -133,13 +133,41 @@ def test_a_status_code_counts_as_a_status() -> None:
     assert trouble({"type": "error", "error": {"status_code": 429}}).status == 429
 
 
-@pytest.mark.parametrize("outer", [True, False])
-def test_w33_an_error_frame_says_how_long_to_wait(outer: bool) -> None:
-    headers: JsonObject = {"Retry-After": 12, "X-None": None, "X-Flag": True}
-    error: dict[str, Json] = {"message": "m"}
-    data: dict[str, Json] = {"type": "error", "error": error}
-    (data if outer else error)["headers"] = headers
-    assert trouble(data).retry_after == 12
+WAITS: list[tuple[JsonObject, float | None]] = [
+    ({"Retry-After": 12, "X-None": None, "X-Flag": True}, 12.0),
+    ({"retry-after-ms": "1500", "Retry-After": "9"}, 1.5),
+    ({"Retry-After": "Wed, 21 Oct 2026 07:28:30 GMT", "Date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 30),
+    ({"Retry-After": "Wed, 21 Oct 2026 07:28:30 GMT"}, None),  # no clock here is the provider's
+]
+
+
+@pytest.mark.parametrize("shape", ["nested", "beside", "flat", "failed", "failed beside"])
+@pytest.mark.parametrize(("headers", "seconds"), WAITS)
+def test_w33_an_error_says_how_long_to_wait_whatever_its_shape(
+    shape: str, headers: JsonObject, seconds: float | None
+) -> None:
+    shapes: dict[str, JsonObject] = {
+        "nested": {"type": "error", "error": {"message": "m", "headers": headers}},
+        "beside": {"type": "error", "error": {"message": "m"}, "headers": headers},
+        "flat": {"type": "error", "message": "m", "headers": headers},
+        "failed": {
+            "type": "response.failed",
+            "response": {"status": "failed", "error": {"message": "m", "headers": headers}},
+        },
+        "failed beside": {
+            "type": "response.failed",
+            "response": {"status": "failed", "error": {"message": "m"}},
+            "headers": headers,
+        },
+    }
+    found = trouble(shapes[shape])
+    assert (found.retry_after, found.message) == (seconds, "m")
+
+
+def test_a_failed_response_may_have_a_status_beside_it() -> None:
+    error: JsonObject = {"code": "rate_limit_exceeded", "message": "m"}
+    found = trouble({"type": "response.failed", "response": {"error": error}, "status": 429})
+    assert (found.status, found.code) == (429, "rate_limit_exceeded")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +212,8 @@ def test_w33_how_long_to_wait(headers: dict[str, str], seconds: float | None) ->
 def test_headers_that_are_given_win_over_those_inside() -> None:
     inside: JsonObject = {"message": "m", "headers": {"retry-after": "1"}}
     assert problem(inside, {}, {"retry-after": "2"}).retry_after == 2
+    assert problem(inside, {}, {"retry-after": "0"}).retry_after == 0
+    assert problem(inside, {}, {"x-request-id": "1"}).retry_after == 1
 
 
 # -- what is not JSON ----------------------------------------------------------------------

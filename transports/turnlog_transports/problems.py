@@ -24,23 +24,28 @@ def problem(
     around: JsonObject,
     headers: Mapping[str, str] | None = None,
 ) -> Problem:
-    """What is wrong, from an error object and the object around it, either of which may lack it."""
+    """What is wrong, from an error object and the object around it, either of which may lack it.
+
+    `headers` are those of the answer itself; where they do not say how long to wait, those that
+    the error carries do.
+    """
     code = _code(error) or _code(around)
-    given = _headers(error) | _headers(around) if headers is None else headers
+    wait = retry_after(headers or {})
     return Problem(
         status=_status(around) or _status(error) or _as_status(code),
         code=code,
         type=text(error, "type"),
         message=_message(error, around),
         param=text(error, "param") or text(around, "param"),
-        retry_after=retry_after(given),
+        retry_after=retry_after(_headers(error) | _headers(around)) if wait is None else wait,
     )
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """How many seconds a provider asks to wait, or None where it does not say.
 
-    A date is read against the `Date` of the same answer, so that no clock is compared.
+    A date is read against the `Date` of the same answer, so that no clock is compared; without
+    one it says nothing.
     """
     lower = {name.lower(): value for name, value in headers.items()}
     milliseconds = _number(lower.get("retry-after-ms"))
