@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from websockets.asyncio.server import ServerConnection
@@ -14,10 +15,21 @@ from websockets.utils import accept_key
 
 from turnlog.canonical import Json, JsonObject
 from turnlog.errors import Closed, InvalidInput, Lost, NotSent, NotSupported, Unheard
-from turnlog.ports import Cancel, Compact, Create, Delete, Endpoint, Request, Retrieve, Timeouts
+from turnlog.ports import (
+    Cancel,
+    Compact,
+    Create,
+    Delete,
+    Endpoint,
+    Profile,
+    Request,
+    Retrieve,
+    Timeouts,
+)
 from turnlog_transports.profiles import OPENAI
 from turnlog_transports.websocket import WebSocketTransport, open_transport
 
+from .clock import settle
 from .servers import (
     Talk,
     answering,
@@ -26,7 +38,6 @@ from .servers import (
     create,
     created,
     delta,
-    endpoint,
     frame,
     hear,
     held,
@@ -36,7 +47,17 @@ from .servers import (
     websocket_server,
 )
 
+ONE = replace(OPENAI, lanes=False)
+"""A provider that answers one request at a time on each connection."""
+
 WHOLE: list[JsonObject] = [created("r1"), delta("a"), delta("b"), completed("r1")]
+
+
+def reach(
+    url: str, idle_timeout: float = 5.0, profile: Profile = ONE, **options: object
+) -> Endpoint:
+    timeouts = Timeouts(connect=5.0, first_frame=idle_timeout, idle=idle_timeout)
+    return Endpoint(base_url=url, profile=profile, timeouts=timeouts, options=options)
 
 
 @asynccontextmanager
@@ -44,11 +65,12 @@ async def talking(
     talk: Talk,
     *,
     idle_timeout: float = 5.0,
+    profile: Profile = ONE,
     refuse: Callable[[Upgrade], tuple[int, str] | None] | None = None,
     **options: object,
 ) -> AsyncGenerator[WebSocketTransport]:
     async with websocket_server(talk, refuse=refuse) as url:
-        transport = open_transport(endpoint(url, idle_timeout=idle_timeout, **options))
+        transport = open_transport(reach(url, idle_timeout, profile, **options))
         try:
             yield transport
         finally:
@@ -98,7 +120,7 @@ async def test_a_request_goes_out_as_text_with_the_key_of_the_moment() -> None:
 
     async with websocket_server(talk) as url:
         transport = open_transport(
-            Endpoint(base_url=url, profile=OPENAI, key=lambda: "sk-1", headers={"X-Own": "1"})
+            Endpoint(base_url=url, profile=ONE, key=lambda: "sk-1", headers={"X-Own": "1"})
         )
         await ask(transport, create("Hi.", stream=True))
         await transport.close()
@@ -116,7 +138,7 @@ async def test_every_frame_says_which_connection_it_came_over() -> None:
 
 async def test_it_says_what_it_is() -> None:
     async with talking(answering()) as transport:
-        assert (transport.choose(), transport.profile) == ("websocket", OPENAI)
+        assert (transport.choose(), transport.profile) == ("websocket", ONE)
         transport.check()
 
 
@@ -210,7 +232,7 @@ async def test_w22_a_frame_that_is_not_json_does_not_end_the_stream() -> None:
 async def test_nobody_there_means_that_nothing_was_sent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    transport = open_transport(endpoint(f"http://127.0.0.1:{port}/v1"))
+    transport = open_transport(reach(f"http://127.0.0.1:{port}/v1"))
     with pytest.raises(NotSent, match="cannot connect") as caught:
         await ask(transport)
     await transport.close()
@@ -221,7 +243,7 @@ async def test_nobody_there_means_that_nothing_was_sent() -> None:
 async def test_a_refused_upgrade_is_not_sent_and_names_its_status(status: int) -> None:
     body = '{"error":{"message":"No sockets with sk-hush here."}}'
     async with websocket_server(answering(), refuse=lambda request: (status, body)) as url:
-        transport = open_transport(Endpoint(base_url=url, profile=OPENAI, key="sk-hush"))
+        transport = open_transport(Endpoint(base_url=url, profile=ONE, key="sk-hush"))
         with pytest.raises(NotSent, match=f"HTTP {status}: No sockets with") as caught:
             await ask(transport)
         await transport.close()
@@ -249,7 +271,7 @@ async def test_a_redirect_is_not_followed_with_the_key_in_hand() -> None:
         server = await asyncio.start_server(talk, "127.0.0.1", 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            transport = open_transport(endpoint(f"http://127.0.0.1:{port}/v1"))
+            transport = open_transport(reach(f"http://127.0.0.1:{port}/v1"))
             with pytest.raises(NotSent) as caught:
                 await ask(transport)
             await transport.close()
@@ -261,7 +283,7 @@ async def test_a_handshake_that_takes_too_long_means_that_nothing_was_sent() -> 
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
         transport = open_transport(
-            Endpoint(base_url=url, profile=OPENAI, timeouts=Timeouts(connect=0.05, idle=9))
+            Endpoint(base_url=url, profile=ONE, timeouts=Timeouts(connect=0.05, idle=9))
         )
         with pytest.raises(NotSent):
             await ask(transport)
@@ -270,7 +292,7 @@ async def test_a_handshake_that_takes_too_long_means_that_nothing_was_sent() -> 
 
 async def test_w46_closing_while_connecting_leaves_nothing_behind() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        transport = open_transport(endpoint(f"http://127.0.0.1:{server.getsockname()[1]}/v1"))
+        transport = open_transport(reach(f"http://127.0.0.1:{server.getsockname()[1]}/v1"))
         asking = asyncio.create_task(outcome(transport))
         loop = asyncio.get_running_loop()
         server.setblocking(False)
@@ -298,7 +320,7 @@ async def test_a_provider_that_says_goodbye_at_once_was_sent_nothing() -> None:
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        transport = open_transport(endpoint(f"http://127.0.0.1:{port}/v1"))
+        transport = open_transport(reach(f"http://127.0.0.1:{port}/v1"))
         with pytest.raises(NotSent, match="as soon as it was open"):
             await ask(transport)
         await transport.close()
@@ -401,14 +423,13 @@ async def test_w43_a_hanging_handshake_holds_nobody_else_up() -> None:
         return "k"
 
     async with websocket_server(answering(seen)) as url:
-        transport = open_transport(Endpoint(base_url=url, profile=OPENAI, key=key))
-        stuck = asyncio.create_task(ask(transport))
+        transport = open_transport(Endpoint(base_url=url, profile=ONE, key=key))
+        first_ask = asyncio.create_task(ask(transport))
         await held.wait()
-        await ask(transport)
+        await asyncio.gather(first_ask, ask(transport))  # both over what could be opened
         hold.set()
-        await stuck
         await transport.close()
-    assert [number for number, _ in seen] == [1, 2]
+    assert [number for number, _ in seen] == [1, 1]
 
 
 async def test_w44_no_more_connections_are_kept_than_allowed() -> None:
@@ -625,7 +646,8 @@ async def test_w49_a_continuation_prefers_the_connection_of_its_parent() -> None
     async with talking(answering(seen)) as transport:
         both = await asyncio.gather(remembered(transport), remembered(transport))
         for response, connection in [*both, *both]:
-            frames = await ask(transport, create(parent=parent(response, connection)))
+            stored = replace(parent(response, connection), store=True)
+            frames = await ask(transport, create(parent=stored))
             assert {frame.connection for frame in frames} == {connection}
     assert {number for number, _ in seen} == {1, 2}
 
@@ -655,22 +677,52 @@ async def test_w47_closing_ends_what_is_under_way_even_where_frames_wait() -> No
             await anext(stream)
 
 
-async def test_a_request_cancelled_while_it_takes_a_connection_leaves_it_closed() -> None:
-    closed = asyncio.Event()
+async def test_a_request_cancelled_while_it_waits_is_never_written() -> None:
+    seen: list[Json] = []
+    go_on = asyncio.Event()
 
     async def talk(connection: ServerConnection) -> None:
-        await hear(connection)
-        await tell(connection, *WHOLE)
+        for _ in range(2):
+            seen.append((await hear(connection))["input"])
+            id = f"r{len(seen)}"
+            await tell(connection, created(id))
+            await go_on.wait()
+            await tell(connection, completed(id))
+
+    async with talking(talk, max_connections=1) as transport:
+        async with aclosing(transport.send(create("first"))) as stream:
+            await anext(stream)
+            waiting = asyncio.create_task(ask(transport, create("second")))
+            await settle()
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            assert waiting.cancelled()
+            go_on.set()
+            assert [frame.terminal async for frame in stream] == ["completed"]
+        await ask(transport, create("third"))
+    assert seen == ["first", "third"]
+
+
+async def test_a_request_cancelled_as_it_is_written_is_a_response_left_early() -> None:
+    async def talk(connection: ServerConnection) -> None:
+        while (await hear(connection))["input"] != "left":
+            await tell(connection, created("r"))
+            await go_on.wait()
+            await tell(connection, completed("r"))
         await connection.wait_closed()
         closed.set()
 
-    async with talking(talk) as transport:
-        await ask(transport)
-        taking = asyncio.create_task(ask(transport))
-        await asyncio.sleep(0)
-        taking.cancel()
-        await asyncio.wait({taking})
-        assert taking.cancelled()
+    go_on, closed = asyncio.Event(), asyncio.Event()
+    async with talking(talk, max_connections=1) as transport:
+        async with aclosing(transport.send(create())) as stream:
+            await anext(stream)
+            waiting = asyncio.create_task(ask(transport, create("left")))
+            await settle()
+            go_on.set()
+            await anext(stream)  # whoever hears of the end runs before whoever was waiting for it
+            waiting.cancel()
+        await asyncio.wait({waiting})
+        assert waiting.cancelled()
         async with asyncio.timeout(5):
             await closed.wait()
 

@@ -1,8 +1,8 @@
-"""The WebSocket connections of one transport: who may use which, and when each one goes.
+"""The WebSocket connections of one transport: who waits for which, and when each one goes.
 
-The one rule: a connection has one user at a time, and whatever is wrong with it concerns no
-other (W-40). Nothing here is locked: between a decision and its effect nobody else runs, and
-connecting and closing happen outside of both (W-43).
+The one rule: nothing here is locked. Between a decision (`lanes`) and its effect nobody else
+runs, and connecting and closing happen in tasks of their own (W-43). Whatever is wrong with one
+connection concerns no other (W-40).
 """
 
 from __future__ import annotations
@@ -11,176 +11,293 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
-from websockets.protocol import State
 
-from turnlog.ports import Frame
+from turnlog.errors import Closed, NotSent
+from turnlog.ports import PARENT_GONE, Create, Late
 from turnlog.state import Parent
 
-from . import wire
-from .sequence import Sequencer, response_id
-
-LIMIT_REACHED = "websocket_connection_limit_reached"
-"""The code with which a provider ends a connection that is too old; it may come at any time."""
-
-CLOSE_TIMEOUT = 1.0
-"""How many seconds a provider has to answer a goodbye; nobody but `close` waits for it."""
+from . import lanes
+from .connection import Connection, Settings
+from .lanes import Limits, Line, Place
+from .stream import Stream
 
 _logger = logging.getLogger("turnlog.transports")
 
 
-class Connection:
-    """One socket, and what the provider keeps in its memory behind it (protocol 1.5).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """How many connections that nobody uses are kept, and for how many seconds (W-44)."""
 
-    `newest` is the response that can be continued from here, `stored` whether it could be from
-    anywhere else.
-    """
+    idle: float
+    seconds: float
 
-    def __init__(self, socket: ClientConnection) -> None:
-        self.id = f"ws_{secrets.token_hex(8)}"
-        self.socket = socket
-        self.sequence = Sequencer()
-        self.newest: str | None = None
-        self.stored = False
 
-    @property
-    def open(self) -> bool:
-        """Whether something can still be written."""
-        return self.socket.state is State.OPEN
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """A request that waits for a connection, and what it is to write there."""
 
-    @property
-    def spare(self) -> bool:
-        """Whether nothing is lost when a stranger uses it."""
-        return self.newest is None or self.stored
+    request: Create
+    payload: bytes
+    granted: asyncio.Future[Stream]
+    timer: asyncio.TimerHandle | None = None
+    written: Stream | None = None
 
-    async def receive(self) -> Frame:
-        """The next frame, whosever it is; raises ConnectionClosed."""
-        return wire.read(await self.socket.recv(decode=False), connection=self.id)
+    def fail(self, error: Exception) -> None:
+        """Give up waiting."""
+        if not self.granted.done():
+            self.granted.set_exception(error)
 
 
 class Connections:
-    """A small set of connections, opened on demand and kept for a while.
+    """A set of connections to one provider, opened on demand and kept for a while.
 
-    At most `max_idle` wait for another user, none longer than `keep_idle` seconds (W-44). One
-    that closes while nobody uses it is noticed at once, and costs nothing (W-41).
+    Whoever cannot be served waits in order, for whatever frees up first: a lane, or a connection
+    that is being opened. One that closes while nobody uses it costs nothing (W-41).
     """
 
     def __init__(
         self,
         connect: Callable[[], Awaitable[ClientConnection]],
+        limits: Limits,
+        settings: Settings,
+        keeping: Keeping,
         *,
-        max_idle: float,
-        keep_idle: float,
+        store_default: bool,
     ) -> None:
         self._connect = connect
-        self._max_idle = max_idle
-        self._keep_idle = keep_idle
-        self._idle: dict[str, Connection] = {}  # the one used last stands last
-        self._watchers: dict[str, asyncio.Task[None]] = {}
-        self._busy: dict[str, Connection] = {}
+        self._limits = limits
+        self._settings = settings
+        self._keeping = keeping
+        self._store_default = store_default
+        self._open: dict[str, Connection] = {}
+        self._idle: dict[str, asyncio.TimerHandle] = {}
+        self._streams: dict[Stream, Connection] = {}
+        self._queue: list[Waiter] = []
+        self._warming: list[asyncio.Future[None]] = []
+        self._connecting = 0
+        self._closed: Closed | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._tellers: list[Callable[[Late], None]] = []
 
-    def remembers(self, parent: Parent) -> bool:
-        """Whether a parent is the newest response of a connection that is open and free (law 8)."""
-        found = self._idle.get(parent.connection or "")
-        return found is not None and found.open and found.newest == parent.response
+    def on_late(self, tell: Callable[[Late], None]) -> None:
+        """Have a function told how abandoned responses ended."""
+        self._tellers.append(tell)
 
-    async def take(self, parent: Parent | None) -> Connection:
-        """A connection of one's own, until `release` or `evict`: the parent's before any other.
+    def remembers(self, parent: Parent, conversation: str) -> bool:
+        """Whether a conversation can continue from the memory of a connection (law 8)."""
+        if (parent.connection or "") not in self._open:
+            return False
+        return lanes.continuation(parent, conversation, self._lines(), _now()) is not None
 
-        Raises whatever connecting raises.
+    async def warm(self) -> None:
+        """Have a connection open; raises what connecting raises, and Closed."""
+        now = _now()
+        if any(line.usable(now) for line in self._lines().values()):
+            return
+        opened = asyncio.get_running_loop().create_future()
+        self._warming.append(opened)
+        if not self._connecting:
+            self._start_connecting()
+        try:
+            await opened
+        finally:
+            self._warming.remove(opened)
+
+    async def take(self, request: Create, payload: bytes) -> Stream:
+        """Write a request to a lane, now or when it is its turn; what comes of it.
+
+        Raises NotSent, with the code `parent_gone` for an unstored parent that nothing remembers,
+        whatever connecting raises, and Closed.
         """
-        while (found := self._free(parent)) is not None:
-            ready = False
-            try:
-                ready = await self._ready(found)
-            finally:
-                if not ready:
-                    self.evict(found)
-            if ready:
-                return found
-        fresh = Connection(await self._connect())
-        self._busy[fresh.id] = fresh
-        return fresh
+        parent = request.parent
+        if parent is not None and not parent.store:
+            return self._from_memory(request, parent, payload)
+        waiter = Waiter(request, payload, asyncio.get_running_loop().create_future())
+        self._queue.append(waiter)
+        self._serve()
+        if not waiter.granted.done():
+            self._limit(waiter)
+        try:
+            return await waiter.granted
+        except asyncio.CancelledError:
+            if waiter.written is not None:
+                self.leave(waiter.written)
+            raise
+        finally:
+            if waiter.timer is not None:
+                waiter.timer.cancel()
+            if waiter in self._queue:
+                self._queue.remove(waiter)
 
-    def release(self, connection: Connection) -> None:
-        """Give a connection back for others to use."""
-        del self._busy[connection.id]
-        self._idle[connection.id] = connection
-        self._watchers[connection.id] = self._start(self._watch(connection))
-        while len(self._idle) > self._max_idle:
-            self.evict(next(iter(self._idle.values())))
+    def leave(self, stream: Stream) -> None:
+        """Nobody takes frames of a response any more, whether it was over or not."""
+        self._streams.pop(stream).leave(stream)
 
-    def evict(self, connection: Connection) -> None:
-        """Close a connection, and no other; nobody waits for the provider to agree."""
-        known = self._idle.pop(connection.id, None) or self._busy.pop(connection.id, None)
-        self._watchers.pop(connection.id, None)
-        if known is not None:
-            self._start(self._end(known))
+    def shut(self, error: Closed) -> None:
+        """Take nothing new, and end with an error whatever waits or is under way (W-47)."""
+        self._closed = error
+        for waiter in self._queue:
+            waiter.fail(error)
+        self._fail_warming(error)
+        for stream in self._streams:
+            stream.cut(error)
+        for connection in list(self._open.values()):
+            connection.end()
 
-    async def close(self) -> None:
-        """Close every connection, used or not, and wait until they are gone."""
-        for connection in [*self._idle.values(), *self._busy.values()]:
-            self.evict(connection)
+    async def gone(self) -> None:
+        """Wait until every connection and every task is gone."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _free(self, parent: Parent | None) -> Connection | None:
-        found = self._idle.get((parent and parent.connection) or "")
-        if found is None:
-            spare = (each for each in reversed(self._idle.values()) if each.spare)
-            found = next(spare, None)
-        if found is not None:
-            del self._idle[found.id]
-            self._busy[found.id] = found
-        return found
+    # -- who is served ---------------------------------------------------------------------
 
-    async def _watch(self, connection: Connection) -> None:
-        # While nobody asked for anything, only late frames and the end can come.
+    def _lines(self) -> dict[str, Line]:
+        return {id: each.line for id, each in self._open.items() if each.open}
+
+    def _from_memory(self, request: Create, parent: Parent, payload: bytes) -> Stream:
+        place = lanes.continuation(parent, request.conversation, self._lines(), _now())
+        if place is None:
+            raise NotSent(
+                f"the provider does not remember the unstored response {parent.response}"
+                " any more: send the whole context",
+                code=PARENT_GONE,
+            )
+        return self._begin(place, request, payload)
+
+    def _begin(self, place: Place, request: Create, payload: bytes) -> Stream:
+        connection = self._open[place.line.id]
+        asked = lanes.asked(request, store_default=self._store_default)
+        stream = connection.begin(place, asked, payload)
+        self._streams[stream] = connection
+        return stream
+
+    def _serve(self) -> None:
+        """Serve whoever can be, in order, and open what the others need."""
+        if self._closed is not None:
+            return
+        while self._queue and (place := self._place(self._queue[0])) is not None:
+            waiter = self._queue.pop(0)
+            if not waiter.granted.done():
+                waiter.written = self._begin(place, waiter.request, waiter.payload)
+                waiter.granted.set_result(waiter.written)
+        more = lanes.wanted(len(self._queue), self._connecting, self._limits)
+        may = lanes.may_open(self._lines(), self._limits, _now(), connecting=self._connecting)
+        for _ in range(min(more, may)):
+            self._start_connecting()
+
+    def _place(self, waiter: Waiter) -> Place | None:
+        return lanes.place(
+            waiter.request, self._lines(), self._limits, _now(), connecting=self._connecting
+        )
+
+    def _limit(self, waiter: Waiter) -> None:
+        seconds = self._settings.timeouts.queue
+        if seconds is not None:
+            error = NotSent(
+                f"no connection was free within {seconds:g} seconds: wait longer"
+                " (timeouts.queue), or allow more of them (max_connections)"
+            )
+            waiter.timer = asyncio.get_running_loop().call_later(seconds, waiter.fail, error)
+
+    # -- connecting ------------------------------------------------------------------------
+
+    def _start_connecting(self) -> None:
+        self._connecting += 1
+        self._start(self._add())
+
+    async def _add(self) -> None:
         try:
-            async with asyncio.timeout(self._keep_idle):
-                while not limit_reached(frame := await connection.receive()):
-                    note_stray(frame)
-        except (TimeoutError, ConnectionClosed) as error:
-            _logger.debug("connection %s ends while idle: %s", connection.id, error)
-        self.evict(connection)
+            socket = await self._connect()
+        except Exception as error:  # whoever waits for the connection is told, whatever it is
+            self._connecting -= 1
+            self._failed(error)
+            return
+        self._connecting -= 1
+        now = _now()
+        line = Line(f"ws_{secrets.token_hex(8)}", now, self._limits, used=now)
+        connection = Connection(
+            socket, line, self._settings, changed=self._changed, late=self._tell
+        )
+        self._open[line.id] = connection
+        self._start(self._live(connection))
+        if self._closed is not None:
+            connection.end()
+        for opened in self._warming:
+            if not opened.done():
+                opened.set_result(None)
+        self._changed(connection)
 
-    async def _ready(self, connection: Connection) -> bool:
-        """Whether a connection can be used, once what came while nobody asked is out of the way."""
-        watcher = self._watchers.pop(connection.id)
-        await asyncio.sleep(0)  # the watcher's turn: it takes all that has arrived in one go
-        watcher.cancel()
-        await asyncio.wait({watcher})
-        return connection.id in self._busy and connection.open
+    def _failed(self, error: Exception) -> None:
+        """Tell the first who cannot be served by the connections that are still being opened."""
+        _logger.debug("a connection could not be opened: %s", error)
+        self._fail_warming(error)
+        first = self._connecting * self._limits.in_flight
+        if first < len(self._queue):
+            self._queue.pop(first).fail(error)
+        self._serve()
 
-    async def _end(self, connection: Connection) -> None:
-        socket = connection.socket
+    def _fail_warming(self, error: Exception) -> None:
+        for opened in self._warming:
+            if not opened.done():
+                opened.set_exception(error)
+
+    # -- the life of a connection ----------------------------------------------------------
+
+    async def _live(self, connection: Connection) -> None:
+        """Read a connection to its end, and retire it when it is too old (W-42)."""
+        loop = asyncio.get_running_loop()
+        when = connection.line.opened + self._limits.rotate
+        rotation = loop.call_at(when, connection.retire)
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await socket.close()
-        except TimeoutError:
-            # A peer that reads nothing more would hold up even our goodbye.
-            socket.transport.abort()
+            await connection.read()
+        finally:
+            rotation.cancel()
 
-    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _changed(self, connection: Connection) -> None:
+        """Something was freed, or lost: serve whoever waits, and let go of what nobody needs."""
+        line = connection.line
+        if connection.over and self._open.pop(line.id, None) is not None:
+            if (timer := self._idle.pop(line.id, None)) is not None:
+                timer.cancel()
+            self._start(connection.close())
+        self._serve()
+        if not connection.over and not line.busy:
+            self._keep(connection)
+            for idle in lanes.surplus(self._lines().values(), self._keeping.idle):
+                self._open[idle.id].retire()
+
+    def _keep(self, connection: Connection) -> None:
+        """Look again when a connection that nobody uses has been kept for long enough."""
+        if connection.line.id not in self._idle:
+            when = connection.line.used + self._keeping.seconds
+            timer = asyncio.get_running_loop().call_at(when, self._kept, connection)
+            self._idle[connection.line.id] = timer
+
+    def _kept(self, connection: Connection) -> None:
+        line = connection.line
+        del self._idle[line.id]
+        if line.busy:
+            return
+        if _now() < line.used + self._keeping.seconds:
+            self._keep(connection)
+        else:
+            connection.retire()
+
+    def _tell(self, late: Late) -> None:
+        for tell in self._tellers:
+            try:
+                tell(late)
+            except Exception:  # what the application does with it must not end the reader
+                _logger.exception("the function that is told of late responses failed")
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
 
-def limit_reached(frame: Frame) -> bool:
-    """Whether a frame says that the connection is too old to go on."""
-    return frame.problem is not None and frame.problem.code == LIMIT_REACHED
-
-
-def note_stray(frame: Frame) -> None:
-    """Say in the log that a frame came which belongs to no response in progress (W-22, W-24)."""
-    _logger.warning(
-        "a frame of no response in progress: type %r, response %r, connection %r",
-        frame.type,
-        response_id(frame),
-        frame.connection,
-    )
+def _now() -> float:
+    return asyncio.get_running_loop().time()
