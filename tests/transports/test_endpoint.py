@@ -366,15 +366,20 @@ def test_a_proxy_is_taken_as_it_is(scheme: str) -> None:
     assert SECRET not in repr(found.endpoint)
 
 
-@pytest.mark.parametrize(
-    ("base_url", "counts"), [("https://example.com/v1", True), ("http://127.0.0.1/v1", False)]
-)
+@pytest.mark.parametrize("value", ["http://proxy:3128", "proxy:3128"])
 def test_the_proxies_of_the_environment_count_except_for_this_machine(
-    base_url: str, counts: bool
+    value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = reached(base_url)
-    assert (found.proxy, found.environment_proxies) == (None, counts)
-    assert found.websocket_proxy is (True if counts else None)
+    for name in ("https_proxy", "all_proxy", "no_proxy", "wss_proxy", "socks_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    world, machine = reached("https://example.com/v1"), reached("http://127.0.0.1/v1")
+    assert (world.websocket_proxy, world.environment_proxies) == (None, True)
+    monkeypatch.setenv("HTTPS_PROXY", value)
+    assert (world.proxy, world.websocket_proxy) == (None, "http://proxy:3128")
+    assert (machine.websocket_proxy, machine.environment_proxies) == (None, False)
+    monkeypatch.setenv("NO_PROXY", "example.com")
+    assert world.websocket_proxy is None
 
 
 def test_behind_a_proxy_this_machine_is_another() -> None:

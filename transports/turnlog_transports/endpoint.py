@@ -28,7 +28,7 @@ from turnlog.errors import Closed, ConfigurationError, NotSent
 from turnlog.ports import Endpoint, Profile
 
 from . import wire
-from .network import checked_proxy, trusted
+from .network import checked_proxy, environment_proxy, trusted
 from .profiles import profile_for
 
 CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key"})
@@ -93,9 +93,14 @@ class Access:
         return self.endpoint.proxy is None and not self.loopback
 
     @property
-    def websocket_proxy(self) -> str | Literal[True] | None:
-        """The argument `proxy` of `websockets.connect`."""
-        return self.proxy or (True if self.environment_proxies else None)
+    def websocket_proxy(self) -> str | None:
+        """The argument `proxy` of `websockets.connect`, with those of the environment looked up.
+
+        Raises ConfigurationError for what is not the URL of a proxy.
+        """
+        if not self.environment_proxies:
+            return self.proxy
+        return environment_proxy(self.url(scheme="ws"))
 
     def check(self) -> None:
         """Raise ConfigurationError where no request can go out.

@@ -10,6 +10,9 @@ import ssl
 from importlib.util import find_spec
 from urllib.parse import SplitResult, urlsplit
 
+from websockets.proxy import get_proxy
+from websockets.uri import parse_uri
+
 from turnlog.errors import ConfigurationError
 
 NO_CONNECTION_FREE = "no_connection_free"
@@ -25,11 +28,24 @@ def checked_proxy(proxy: str) -> str:
     if parts is None or not usable or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ConfigurationError(
             f"{shown_proxy(proxy)!r} is not the URL of a proxy:"
-            " give one such as http://proxy.example.com:3128 or socks5://localhost:1080"
+            " give one such as http://proxy.example.com:3128 or socks5://localhost:1080,"
+            " as `proxy` or in the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY)"
         )
     if parts.username is not None and parts.password is None:
         raise ConfigurationError(f"the proxy {shown_proxy(proxy)!r} has a user name, no password")
     return proxy
+
+
+def environment_proxy(address: str) -> str | None:
+    """The proxy that the environment has for the address of a WebSocket, or None.
+
+    Looked up here because `websockets.connect` would put a wrong one into its error, password
+    and all. Raises ConfigurationError.
+    """
+    found = get_proxy(parse_uri(address))
+    if found is None:
+        return None
+    return checked_proxy(found if "://" in found else f"http://{found}")
 
 
 def shown_proxy(proxy: str) -> str:
