@@ -64,6 +64,15 @@ class RemoveItem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compacted:
+    """The window begins with these items from now on; `response` and `usage` are the provider's."""
+
+    items: tuple[Keyed, ...]
+    response: str | None = None
+    usage: JsonObject | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BeginTurn:
     """Accept an input. What is pending is abandoned with `abandon`, where that is given."""
 
@@ -194,6 +203,7 @@ Command: TypeAlias = (
     | AddItems
     | EditItem
     | RemoveItem
+    | Compacted
     | BeginTurn
     | Prepare
     | Note

@@ -17,6 +17,7 @@ from .agent import Agent
 from .call import Call, describe
 from .canonical import Json, JsonObject
 from .commands import AddItems, Configure, EditItem, RemoveItem, Start
+from .compacting import Compaction, compact
 from .configuring import (
     check_actor,
     check_choice,
@@ -47,6 +48,7 @@ from .starting import IF_BUSY, PENDING, IfBusy, Input, Pending, Setup, begin
 from .state import State, Status
 from .turn import Turn, failure
 from .updates import Cursor, Update
+from .warming import warm
 from .watching import watch
 
 T = TypeVar("T")
@@ -263,6 +265,26 @@ class Conversation:
         state = await self._engine.state(self.id)
         recorded = await config_at(self._engine, state)
         return overridden(recorded, self._overrides)
+
+    async def warm(self, *, by: str = "user") -> bool:
+        """Connect, and have the provider read instructions, tools and context ahead of a turn.
+
+        It reads only where the provider can (`generate: false`) and no response can be continued
+        from; that costs input tokens. Whether the next turn begins warm: a warm-up that fails
+        fails nothing else, and may be tried again. Raises ConfigurationError without a key or a
+        model, and InvalidInput for settings that cannot be sent.
+        """
+        return await warm(self._engine, self.id, await self._setup(), check_actor(by))
+
+    async def compact(self, *, by: str = "user") -> Compaction:
+        """Have the provider compact the context; what was compacted stays in the log.
+
+        The next request begins with what came of it. Raises NotSupported where the profile has no
+        compaction, Busy while a turn is open, Waiting where an output was not sent so far,
+        InvalidInput where there is nothing to compact, VersionConflict where the context changed
+        meanwhile, and ProviderError; then nothing changed.
+        """
+        return await compact(self._engine, self.id, actor=check_actor(by))
 
     # -- watching ----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from .commands import (
     Approve,
     BeginTurn,
     Command,
+    Compacted,
     Configure,
     Defer,
     DoubtCalls,
@@ -43,6 +44,7 @@ __all__ = [
     "Approve",
     "BeginTurn",
     "Command",
+    "Compacted",
     "Configure",
     "Defer",
     "DoubtCalls",
@@ -73,6 +75,8 @@ def decide(state: State, command: Command) -> list[NewEvent]:
             return _conversation(state, command)
         case AddItems() | EditItem() | RemoveItem():
             return _context(state, command)
+        case Compacted():
+            return _compacted(state, command)
         case BeginTurn():
             return _begin(state, command)
         case Prepare() | Note() | Finish():
@@ -125,6 +129,26 @@ def _context(state: State, command: AddItems | EditItem | RemoveItem) -> list[Ne
             return [NewEvent(event=ev.ItemRemoved(key=command.key, ordinal=command.ordinal))]
         case _:
             assert_never(command)
+
+
+def _compacted(state: State, command: Compacted) -> list[NewEvent]:
+    """What the provider made of the window comes behind it, and before what was not sent so far.
+
+    It repeats what stands in the context already, so that nothing is asked of its ids.
+    """
+    _check_no_request(state, "compact the context")
+    if state.calls:
+        raise InvalidInput("a call and its output cannot be parted: send the output first")
+    for one in command.items:
+        check(one.item)
+    start = state.committed
+    places = range(start, start + len(command.items))
+    added: list[ev.Event] = [
+        ev.ItemAdded(key=one.key, item=one.item, ordinal=place if state.tail else None)
+        for one, place in zip(command.items, places, strict=True)
+    ]
+    window = ev.ContextCompacted(ordinal=start, response=command.response, usage=command.usage)
+    return [NewEvent(event=event) for event in (*added, window)]
 
 
 def _check_place(state: State, ordinal: int | None, last: int) -> None:

@@ -98,6 +98,7 @@ class Engine:
     on_unknown: OnUnknown | None = None
     live: dict[str, Running] = field(default_factory=dict[str, "Running"])
     heads: dict[str, State] = field(default_factory=dict[str, State])
+    warmed: dict[str, Parent] = field(default_factory=dict[str, Parent])
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(
         default_factory=WeakValueDictionary[str, asyncio.Lock]
     )
@@ -259,7 +260,7 @@ class Engine:
         """
         settings = settings_of(config, turn)
         via = self.way(draft.state, background=is_background(settings))
-        reach = self._reach(draft.state, model_of(config, turn), via)
+        reach = self.reach(draft.state, model_of(config, turn), via)
         state = draft.state if not send.full else _without_parent(draft.state)
         found: Plan = plan(state, reach, await self._older(state, send))
         if not isinstance(found, (DeltaPlan, Fork, Full)):
@@ -291,20 +292,34 @@ class Engine:
             background=background,
         )
 
-    def _reach(self, state: State, model: str, via: str) -> Reach:
-        parent, profile = state.parent, self.transport.profile
+    def reach(self, state: State, model: str, via: str | None = None) -> Reach:
+        """What can be continued from where a request will go; `via` is None where nothing is."""
+        profile, known = self.transport.profile, (state.parent, self.warmed.get(state.id))
         return Reach(
             now=self.ambient.now(),
             model=model,
             stored_ids=profile.stored_ids,
             stored_for=profile.stored_for,
-            remembers=parent is not None
-            and self.transport.remembers(parent, via=via, conversation=state.id),
+            remembers={
+                parent.response
+                for parent in known
+                if parent is not None
+                and via is not None
+                and self.transport.remembers(parent, via=via, conversation=state.id)
+            },
         )
 
     async def _older(self, state: State, send: Send) -> Parent | None:
-        """The last response that no edit touched, where an edit took the parent away (law 9)."""
-        if state.parent is not None or not state.edits or send.full:
+        """What may be continued from where the parent may not.
+
+        What a warm-up left, once; else the last response that no edit touched, where an edit took
+        the parent away (law 9).
+        """
+        if send.full:
+            return None
+        if (warmed := self.warmed.pop(state.id, None)) is not None:
+            return warmed
+        if state.parent is not None or not state.edits:
             return None
         edited = state.edits[-1].ordinal
         for row in await self.store.turns(state.id, limit=50):

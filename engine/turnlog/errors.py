@@ -33,6 +33,7 @@
         │   ├── NotSent                  nothing reached the provider
         │   ├── Unheard                  possibly sent, and nothing was heard
         │   └── Lost                     heard from, and then lost
+        ├── ProviderRefused          it answered, and said no; carries its status and code
         ├── TurnFailed               the turn ended `failed`; carries the result
         └── OutputInvalid            the answer does not fit `output_type`; carries the text
 
@@ -236,6 +237,26 @@ class Unheard(TransportError):
 
 class Lost(TransportError):
     """The provider was heard from, and then the connection was lost (law 5)."""
+
+
+class ProviderRefused(ProviderError):
+    """The provider answered that it will not do it.
+
+    `status` and `code` are the provider's, `retry_after` how many seconds it asks to wait.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
 
 
 class TurnFailed(ProviderError):

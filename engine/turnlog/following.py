@@ -7,7 +7,7 @@ never given up for a connection that broke (protocol 1.7).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from .engine import Engine
@@ -32,7 +32,7 @@ async def follow(
     attempt: Attempt,
     response: str,
     reception: Reception,
-    take: Callable[[Frame], None],
+    take: Callable[[Frame], Awaitable[None]],
 ) -> Reception | None:
     """Hear a background response to its end: resume its stream, or poll where it is too old.
 
@@ -53,7 +53,7 @@ async def follow(
 
 
 async def _resumed(
-    engine: Engine, response: str, reception: Reception, take: Callable[[Frame], None]
+    engine: Engine, response: str, reception: Reception, take: Callable[[Frame], Awaitable[None]]
 ) -> bool:
     """Hear the stream on from its last frame; whether it may be asked for again."""
     after = reception.sequence if reception.sequence is not None else 0
@@ -63,7 +63,7 @@ async def _resumed(
             async for frame in frames:
                 if frame.problem is not None and frame.problem.status is not None:
                     return frame.problem.status >= 500  # the question was refused
-                take(frame)
+                await take(frame)
     except NotSupported:
         return False
     except ProviderError:

@@ -38,6 +38,13 @@ class _Part:
     length: int = 0
     chunks: list[str] = field(default_factory=list[str])
 
+    def grow(self, said: str, offset: int) -> str:
+        """Take in text that begins at `offset`; what of it is new. Behind a gap nothing is."""
+        fresh = said[self.length - offset :] if offset <= self.length else ""
+        self.chunks.append(fresh)
+        self.length += len(fresh)
+        return fresh
+
 
 @dataclass(slots=True)
 class Narrator:
@@ -147,9 +154,12 @@ class Narrator:
         return self._new(Retracted(cursor=self._at(recorded), attempt=before, reason=reason))
 
     def _checkpoint(self, version: int, event: ev.OutputCheckpointed) -> list[Update]:
-        # Whoever stands behind a checkpoint and holds nothing of its part has had it retracted.
-        retracted = version <= self.after.version and event.part not in self._parts
-        if event.attempt != self._attempt or retracted:
+        if event.attempt != self._attempt:
+            return []
+        if version <= self.after.version:
+            # Whoever stands behind a checkpoint has seen what it says, or has had it retracted.
+            if event.part in self._parts:
+                self._parts[event.part].grow(event.text, event.offset)
             return []
         return self._more(_delta(event.part, event.text, event.item), event.offset)
 
@@ -159,10 +169,8 @@ class Narrator:
         Behind a gap nothing is told: a checkpoint or the final text closes it.
         """
         part = self._parts.setdefault(delta.part, _Part())
-        fresh = delta.delta[part.length - offset :] if offset <= part.length else ""
-        unseen = fresh[part.seen - part.length :]
-        part.chunks.append(fresh)
-        part.length += len(fresh)
+        before = part.length
+        unseen = part.grow(delta.delta, offset)[part.seen - before :]
         if not unseen:
             return []
         part.seen = part.length

@@ -6,6 +6,7 @@ state and of what the transport remembers; it names ranges, and the shell loads 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -56,8 +57,8 @@ Plan: TypeAlias = Delta | Fork | Full | Wait | Nothing
 class Reach:
     """What can be continued from where the request will go.
 
-    `stored_ids`: the provider keeps responses by id, for `stored_for` seconds. `remembers`: the
-    transport still holds the unstored parent of the state (law 8). `model` is the one that the
+    `stored_ids`: the provider keeps responses by id, for `stored_for` seconds. `remembers` are the
+    unstored responses that the transport still holds (law 8). `model` is the one that the
     request asks. `now` is in microseconds.
     """
 
@@ -65,11 +66,15 @@ class Reach:
     model: str | None
     stored_ids: bool = True
     stored_for: float = 30 * 24 * 3600.0
-    remembers: bool = False
+    remembers: Collection[str] = ()
 
 
 def plan(state: State, reach: Reach, older: Parent | None = None) -> Plan:
-    """What to send next. `older` is a response from before an edit that may still hold."""
+    """What to send next.
+
+    `older` is what may be continued from where the parent may not: a response from before an edit,
+    or one that a warm-up left.
+    """
     if state.pending:
         return Wait(calls=tuple(call.id for call in state.pending))
     tail = tuple(
@@ -80,18 +85,10 @@ def plan(state: State, reach: Reach, older: Parent | None = None) -> Plan:
     why = ruled_out(state, state.parent, reach)
     if why is None and state.parent is not None:
         return Delta(parent=state.parent, ranges=tail)
-    if older is not None and _can_fork(older) and ruled_out(state, older, reach) is None:
+    # Behind a response that asked for calls, the edit may have taken away their outputs (law 7).
+    if older is not None and not older.calls and ruled_out(state, older, reach) is None:
         return Fork(parent=older, ranges=(*_context(older.end, state.committed), *tail))
     return Full(ranges=(*_context(state.window, state.committed), *tail), why=why or "")
-
-
-def _can_fork(older: Parent) -> bool:
-    """Whether an older response can be continued from at all.
-
-    An unstored one can only while it is the newest on its lane (law 8, W-13); and behind one that
-    asked for calls, the edit may have taken away what answered them (law 7).
-    """
-    return older.store and not older.calls
 
 
 def _context(start: int, stop: int) -> tuple[Range, ...]:
@@ -107,7 +104,11 @@ def ruled_out(state: State, parent: Parent | None, reach: Reach) -> str | None:
     if parent.model != reach.model:
         return f"the model changed from {parent.model} to {reach.model}"
     if not parent.store:
-        return None if reach.remembers else "it was not stored, and its connection is gone"
+        return (
+            None
+            if parent.response in reach.remembers
+            else "it was not stored, and its connection is gone"
+        )
     if not reach.stored_ids:
         return "the provider keeps no responses"
     if reach.now - parent.time > reach.stored_for * 1_000_000:

@@ -372,7 +372,8 @@ class Profile:
     `max_lanes` names; `connection_seconds` is how long the provider lets a WebSocket live.
     `stored_ids`: a stored response can be continued by its id, for `stored_for` seconds.
     `background`: a response may be made without anybody listening, and its stream resumed.
-    `compact`: there is `POST /responses/compact`.
+    `compact`: there is `POST /responses/compact`. `warm_by` names the ways that take
+    `generate: false`, by which the provider reads a context without answering.
     `reasoning_replay`: encrypted reasoning may be asked for and sent back, by models whose name
     begins with what the pattern `reasoning_models` matches. What a provider leaves out of its
     frames needs no flag: the engine copes with all alike. `sources` says of a field where its
@@ -392,6 +393,7 @@ class Profile:
     retrieve: bool = False
     background: bool = False
     compact: bool = False
+    warm_by: frozenset[str] = frozenset()
     reasoning_replay: bool = False
     reasoning_models: str = ""
     stored_for: float = 30 * 24 * 3600.0

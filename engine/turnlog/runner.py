@@ -134,7 +134,7 @@ class Runner:
         if self._engine.live.get(self.held.conversation) is self:
             del self._engine.live[self.held.conversation]
             self._engine.heads.pop(self.held.conversation, None)
-        self.held.watchers.tell((None,))
+        self.held.watchers.end()
 
     async def _settle(self, reason: str) -> None:
         if not self._released:

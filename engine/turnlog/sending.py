@@ -91,13 +91,16 @@ class Sending:
         )
         async with aclosing(transport.send(request)) as frames:
             async for frame in frames:
-                self._take(frame)
+                await self._take(frame)
 
-    def _take(self, frame: Frame) -> None:
+    async def _take(self, frame: Frame) -> None:
+        """Take a frame in; a slow watcher holds up the next one, within a bound."""
         update = self.reception.feed(frame)
         if update is not None:
             self.held.watchers.tell((update,))
         self._keep_up()
+        if self.held.watchers.full:
+            await self.held.watchers.room()
 
     async def _fetched(self) -> Reception | None:
         """What became of a response whose stream was lost, as after a crash (design section 4).

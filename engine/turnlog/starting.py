@@ -111,10 +111,12 @@ async def make_way(engine: Engine, conversation: str, if_busy: IfBusy) -> None:
     if await engine.store.head(conversation) is None:
         return
     await settle_left(engine, conversation)
-    head = await engine.head(conversation)
     running = await engine.runner(conversation) is not None
+    if if_busy != "interrupt":
+        return
+    head = await engine.head(conversation)
     turn = head.state.turn
-    if turn is not None and if_busy == "interrupt" and (running or is_left(head, running=running)):
+    if turn is not None and (running or is_left(head, running=running)):
         await cancel(engine, conversation, turn.id, reason="interrupted", actor=ENGINE)
 
 

@@ -7,10 +7,10 @@ told again. Live watching is within this process; what another one recorded come
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 
 from .engine import Engine, Running
 from .errors import NotSupported
-from .events import TurnEnded
 from .narrator import Narrator
 from .record import Recorded
 from .updates import Cursor, TurnDone, Update
@@ -31,46 +31,68 @@ async def watch(
         raise NotSupported(
             f"another process runs turn {running}: watching it from here comes with a later version"
         )
-    queue = runner.watchers.add() if runner is not None else None
+    place = runner.watchers.add() if runner is not None else None
     try:
         start = await _start(engine, conversation, after, turn)
-        narrator = Narrator(after or Cursor(start))
-        version = start
-        while page := await engine.store.events(conversation, after=version):
-            for one in page:
-                for update in narrator.event(one):
-                    yield update
-                    # A pause in the log is over where the turn was resumed since.
-                    if isinstance(one.event, TurnEnded) and _is_last(update, turn):
-                        return
-            version = page[-1].version
-        if runner is not None and queue is not None:
-            async for update in _live(narrator, runner, queue, version):
+        view = _View(engine, conversation, Narrator(after or Cursor(start)), start)
+        async for update in view.log():
+            yield update
+            # A pause in the log is over where the turn was resumed since.
+            if _is_last(update, turn) and not _is_pause(update):
+                return
+        if runner is not None and place is not None:
+            async for update in view.live(runner, place):
                 yield update
                 if _is_last(update, turn):
                     return
     finally:
-        if runner is not None and queue is not None:
-            runner.watchers.queues.discard(queue)
+        if runner is not None and place is not None:
+            runner.watchers.remove(place)
 
 
-async def _live(
-    narrator: Narrator, runner: Running, queue: Watch, version: int
-) -> AsyncGenerator[Update]:
-    """What has streamed of the attempt under way, and then what comes."""
-    for delta in runner.streamed():
-        for update in narrator.delta(delta):
-            yield update
-    while (seen := await queue.get()) is not None:
-        for update in _told(narrator, seen, version):
-            yield update
+@dataclass(slots=True)
+class _View:
+    """What one watcher was told: the log up to `version`, and what streamed behind it."""
 
+    engine: Engine
+    conversation: str
+    narrator: Narrator
+    version: int
 
-def _told(narrator: Narrator, seen: Seen, version: int) -> list[Update]:
-    """What the watcher sees of it; nothing of a fact that it was told from the log."""
-    if not isinstance(seen, Recorded):
-        return narrator.delta(seen)
-    return narrator.event(seen) if seen.version > version else []
+    async def log(self) -> AsyncGenerator[Update]:
+        """What the log tells that was not told so far."""
+        while page := await self.engine.store.events(self.conversation, after=self.version):
+            for one in page:
+                self.version = one.version
+                for update in self.narrator.event(one):
+                    yield update
+
+    async def live(self, runner: Running, place: Watch) -> AsyncGenerator[Update]:
+        """What has streamed of the attempt under way, and then what comes, to its end.
+
+        Whoever was left behind reads the log again, and what has streamed, and goes on from there.
+        """
+        while True:
+            for delta in runner.streamed():
+                for update in self.narrator.delta(delta):
+                    yield update
+            while not isinstance(seen := await place.take(), str):
+                for update in self._told(seen):
+                    yield update
+            if seen == "over":
+                return
+            place.rejoin()
+            async for update in self.log():
+                yield update
+
+    def _told(self, seen: Seen) -> list[Update]:
+        """What the watcher sees of it; nothing of a fact that it was told from the log."""
+        if not isinstance(seen, Recorded):
+            return self.narrator.delta(seen)
+        if seen.version <= self.version:
+            return []
+        self.version = seen.version
+        return self.narrator.event(seen)
 
 
 async def _start(engine: Engine, conversation: str, after: Cursor | None, turn: str | None) -> int:
@@ -87,3 +109,7 @@ async def _start(engine: Engine, conversation: str, after: Cursor | None, turn: 
 
 def _is_last(update: Update, turn: str | None) -> bool:
     return turn is not None and isinstance(update, TurnDone) and update.turn == turn
+
+
+def _is_pause(update: Update) -> bool:
+    return isinstance(update, TurnDone) and update.status == "waiting"

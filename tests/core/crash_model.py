@@ -412,8 +412,8 @@ class Process:
         self.exchange(prepared)
 
     def plan(self, state: State, now: int) -> Plan:
-        remembers = state.parent is not None and state.parent.response == self.cached
-        return plan(state, Reach(now=now, model="m", remembers=remembers))
+        held = {self.cached} if self.cached is not None else set[str]()
+        return plan(state, Reach(now=now, model="m", remembers=held))
 
     def load(self, ranges: tuple[ev.Range, ...]) -> tuple[JsonObject, ...]:
         versions: list[int] = []

@@ -127,7 +127,9 @@ class Story:
     def plan(
         self, model: str | None = "m", *, remembers: bool = False, stored_ids: bool = True
     ) -> Plan:
-        reach = Reach(now=self.now, model=model, remembers=remembers, stored_ids=stored_ids)
+        parent = self.state.parent
+        held = {parent.response} if remembers and parent is not None else ()
+        reach = Reach(now=self.now, model=model, remembers=held, stored_ids=stored_ids)
         return plan(self.state, reach)
 
     def prepare(

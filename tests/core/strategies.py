@@ -187,9 +187,8 @@ class World:
     # -- requests ----------------------------------------------------------------------
 
     def reach(self) -> Reach:
-        parent = self.state.parent
-        remembers = parent is not None and parent.response == self.memory
-        return Reach(now=self.story.now, model=self.model, remembers=remembers)
+        held = {self.memory} if self.memory is not None else set[str]()
+        return Reach(now=self.story.now, model=self.model, remembers=held)
 
     def planned(self, older: Parent | None) -> Plan:
         found = plan(self.state, self.reach(), older)

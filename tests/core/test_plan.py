@@ -113,7 +113,7 @@ def test_w13_an_unstored_response_lives_on_its_connection() -> None:
     older = story.state.parent
     story.prepare("a2", store=False, connection="c1").complete(said("m2"), response="r2")
     story.end().begin("more", turn="t3").do(EditItem(ordinal=3, key="k", item=user("x")))
-    reach = Reach(now=story.now, model="m", remembers=True)
+    reach = Reach(now=story.now, model="m", remembers={"r2"})
     assert isinstance(plan(story.state, reach, older), Full)
 
 

@@ -180,7 +180,7 @@ async def provider(
         return
     async with Simulator(script, seed=seed) as simulator:
         endpoint = Endpoint(
-            base_url=simulator.base_url, profile=OPENAI, timeouts=Timeouts(idle=idle)
+            base_url=simulator.base_url, profile=OPENAI, timeouts=Timeouts(idle=idle, first_frame=idle)
         )
         yield Provider(OPENERS[way](endpoint), lambda: simulator.creates, simulator.play)
 

@@ -1,0 +1,144 @@
+"""Warm-up: a connection ahead of the first request, and a provider that has read the context.
+
+The one rule: a warm-up is a convenience. It fails without a turn noticing, it never moves the
+conversation, and what it prepared is a hint like any other id from the past (law 8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+
+from . import events as ev
+from .canonical import JsonObject
+from .commands import Command, Configure, Start
+from .context import requested
+from .draft import Draft
+from .engine import Engine
+from .errors import Closed, ConfigurationError, ProviderError
+from .plan import Full, ruled_out
+from .ports import Create, Lease, Transport
+from .reception import Reception
+from .record import NewEvent
+from .request import body, is_stored, model_of, revealed, sendable, settings_of
+from .secrets import values_in
+from .starting import Setup
+from .state import Parent, State
+
+FIRST_SECONDS = 0.5
+LONGEST_SECONDS = 30.0
+TRIES = 8
+
+logger = logging.getLogger(__name__)
+
+
+async def keep_trying(transport: Transport) -> None:
+    """Connect ahead of the first request; what fails is tried again for a while (W-46)."""
+    for number in range(TRIES):
+        try:
+            await transport.warm()
+        except (ConfigurationError, Closed) as error:
+            logger.debug("not warmed up: %s", error)
+            return
+        except ProviderError as error:
+            logger.debug("warm-up %d failed: %s", number + 1, error)
+            await asyncio.sleep(min(LONGEST_SECONDS, FIRST_SECONDS * float(1 << number)))
+        else:
+            return
+
+
+async def warm(engine: Engine, conversation: str, setup: Setup, actor: str) -> bool:
+    """Connect, and have the provider read the context where no response can be continued from.
+
+    Whether the next turn begins warm. Raises ConfigurationError and InvalidInput, as `send` does.
+    """
+    engine.transport.check()
+    try:
+        await engine.transport.warm()
+        return await _read(engine, conversation, setup, actor)
+    except ProviderError as error:
+        logger.debug("warm-up of %s failed: %s", conversation, error)
+        return False
+
+
+async def _read(engine: Engine, conversation: str, setup: Setup, actor: str) -> bool:
+    profile, via = engine.transport.profile, engine.transport.choose()
+    state = await engine.state(conversation)
+    config = setup.config
+    if config is None and state.config is not None:
+        config = await engine.configuration(state)
+    if config is None or via not in profile.warm_by or state.turn is not None:
+        return True
+    reach = engine.reach(state, model_of(config, {}), via)
+    if ruled_out(state, state.parent, reach) is None:
+        return True
+    outgoing = await _body(engine, state, config)
+    attempt = engine.ambient.id("att")
+    asked = ev.ProviderNoted(kind="warm_up_asked", attempt=attempt)
+    await _note(
+        engine, conversation, asked, actor, Start(metadata=setup.metadata), Configure(config=config)
+    )
+    return await _ask(engine, state, config, outgoing, attempt, via, actor)
+
+
+async def _body(engine: Engine, state: State, config: ev.ConversationConfigured) -> JsonObject:
+    window = ev.Range(of="context", start=state.window, stop=state.committed)
+    ranges = (window,) if state.window < state.committed else ()
+    items = sendable(await requested(engine.store, state, ranges), ())
+    plan = Full(ranges=ranges, why="warm-up")
+    built = body(config, {}, items, plan, engine.transport.profile)
+    return {**built, "generate": False}
+
+
+async def _note(
+    engine: Engine,
+    conversation: str,
+    noted: ev.ProviderNoted,
+    actor: str,
+    *before: Command,
+) -> None:
+    """Say that it is asked before it is asked, and what came of it (law 1)."""
+
+    async def act(draft: Draft) -> Lease | None:
+        for command in before:
+            draft.do(command)
+        draft.take([NewEvent(event=noted)])
+        return None
+
+    await engine.commit(conversation, act, actor=actor)
+
+
+async def _ask(
+    engine: Engine,
+    state: State,
+    config: ev.ConversationConfigured,
+    outgoing: JsonObject,
+    attempt: str,
+    via: str,
+    actor: str,
+) -> bool:
+    secrets = values_in([*config.tools, config.settings])
+    reception = Reception(attempt=attempt, version=state.version, secrets=secrets)
+    request = Create(body=revealed(outgoing), conversation=state.id, attempt=attempt, via=via)
+    async with aclosing(engine.transport.send(request)) as frames:
+        async for frame in frames:
+            reception.feed(frame)
+    outcome = reception.outcome()
+    if not isinstance(outcome, ev.ResponseCompleted) or outcome.response is None:
+        return False
+    engine.warmed[state.id] = Parent(
+        response=outcome.response,
+        end=state.committed,
+        version=state.version,
+        time=engine.ambient.now(),
+        store=is_stored(settings_of(config, {}), engine.transport.profile),
+        model=model_of(config, {}),
+        transport=via,
+        connection=reception.connection,
+        lane=reception.lane,
+    )
+    data: JsonObject = {"response": outcome.response, "usage": outcome.usage}
+    noted = ev.ProviderNoted(kind="warmed", attempt=attempt, data=data)
+    await _note(engine, state.id, noted, actor)
+    return True
