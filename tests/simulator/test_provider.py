@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from turnlog.testing import scripts
 from turnlog.testing.scripts import Reply
 from turnlog_transports import answer as answers
 from turnlog_transports.answer import Answer, refusal
+from turnlog_transports.chain import Link
 from turnlog_transports.generation import Cut, Garble, Generation, Send, Stall, Step
 from turnlog_transports.provider import Given, Playable, Provider
 
@@ -270,6 +272,48 @@ def test_a_response_may_finish_on_the_server_after_its_stream_was_lost() -> None
     for _ in range(3):
         look()
     assert statuses == ["in_progress", "in_progress", "in_progress", "completed"]
+
+
+# -- what is forgotten ---------------------------------------------------------------------
+
+
+def alive() -> int:
+    """How many links of chains there are."""
+    gc.collect()
+    return sum(isinstance(found, Link) for found in gc.get_objects())
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_only_the_newest_responses_are_kept_however_long_a_chain(store: bool) -> None:
+    before = alive()
+    provider = Provider(None, keep=5)
+    made = respond(provider, body(store=store), connection="a")
+    for _ in range(20):
+        made = respond(provider, after(str(made["id"]), store=store), connection="a")
+    assert alive() - before <= 6
+    assert obj(made, "usage")["input_tokens"] != 0
+    respond(provider, after("resp_21", store=store), connection="a")
+
+
+def test_what_is_forgotten_is_not_found_and_what_is_kept_has_its_chain() -> None:
+    provider = Provider(None, keep=2)
+    for number in range(1, 4):
+        previous: JsonObject = {"previous_response_id": f"resp_{number - 1}"} if number > 1 else {}
+        respond(provider, {**body(), **previous})
+    assert refused(provider.retrieve("resp_1"))
+    assert len(array(provider.input_items("resp_3").body, "data")) == 3
+    assert "msg_1" in says(provider, body({"id": "msg_1"}))
+    respond(provider, body({"type": "item_reference", "id": "msg_3"}))
+
+
+def test_a_response_that_came_again_under_its_id_is_forgotten_with_its_last() -> None:
+    again = [Reply(body=WHOLE), Reply(body=WHOLE), *texts(1)]
+    provider = Provider(again, keep=2)
+    for _ in range(3):
+        respond(provider, body())
+    found = provider.retrieve("resp_r")
+    assert isinstance(found, Answer)
+    assert found.status == 200
 
 
 # -- what is refused -----------------------------------------------------------------------

@@ -107,6 +107,8 @@ def test_what_stops_short_and_what_fails_say_why() -> None:
         (lambda: Reply(status=500), "needs a body"),
         (lambda: Reply(chunk=0), "at least 1"),
         (lambda: scripts.text("x").but(cut_after=-1), "cut_after cannot be negative"),
+        (lambda: scripts.text("x").but(hold=-1), "hold cannot be negative"),
+        (lambda: scripts.text("x").but(compacts=True), "compaction has a body"),
         (lambda: scripts.item({"role": "user"}), 'needs a "type"'),
     ],
 )
@@ -173,6 +175,11 @@ def test_scripted_says_what_is_missing_where_no_transport_is_installed() -> None
             {"text": "Hi.", "cut_after": 3, "delay": 0.5, "finishes": True, "polls": 2},
             scripts.text("Hi.").but(cut_after=3, delay=0.5, finishes=True, polls=2),
         ),
+        (
+            {"text": "Hi.", "hold": 3, "again": 1, "stream_expires": True},
+            scripts.text("Hi.").but(hold=3, again=1, stream_expires=True),
+        ),
+        ({"error": 429, "compacts": True}, scripts.error(429).but(compacts=True)),
     ],
 )
 def test_an_entry_is_read_as_the_reply_it_names(entry: JsonObject, reply: Reply) -> None:

@@ -172,6 +172,17 @@ async def test_it_keeps_what_was_asked() -> None:
     assert simulator.requests[3].size > simulator.requests[0].size
 
 
+async def test_a_simulator_that_runs_for_long_keeps_no_record() -> None:
+    async with Simulator(record=False, keep=1) as simulator, http(simulator) as client:
+        async with ws(simulator) as socket:
+            await ask(socket)
+        await client.post("/responses", json=BODY)
+        assert (await client.get("/responses/resp_1")).status_code == 404
+        assert (await client.get("/responses/resp_2")).status_code == 200
+    assert (simulator.requests, simulator.creates) == ([], [])
+    assert simulator.connections.total == 1
+
+
 # -- refusals ------------------------------------------------------------------------------
 
 
@@ -497,7 +508,7 @@ def test_the_command_prints_its_address_and_says_what_it_takes(
         module.announce(simulator)
         os.kill(os.getpid(), signal.SIGINT)
 
-    main(["--port", "0"], on_ready=announce)
+    main(["--port", "0", "--connection-seconds", "60"], on_ready=announce)
     assert capsys.readouterr().out.startswith("http://127.0.0.1:")
 
 

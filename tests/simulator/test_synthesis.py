@@ -226,3 +226,12 @@ def test_ids_count_up_and_pass_over_what_is_taken() -> None:
     ids.take(["resp_2", None])
     assert [ids.next("resp"), ids.next("resp"), ids.next("msg")] == ["resp_1", "resp_3", "msg_1"]
     assert Ids("b-").next("resp") == "resp_b-1"
+
+
+@pytest.mark.parametrize("named", ["resp_b-1", "resp_b-x", "resp_1", "resp", "resp_b-2"])
+def test_ids_that_cannot_come_any_more_need_not_be_passed_over(named: str) -> None:
+    ids = Ids("b-")
+    assert ids.next("resp") == "resp_b-1"
+    ids.take([named])
+    made = [ids.next("resp") for _ in range(2)]
+    assert (named in made, len(set(made))) == (False, 2)

@@ -32,7 +32,7 @@ try:
     import uvicorn
     from uvicorn.server import ServerState
 
-    from .carriers import Connections
+    from .carriers import PATH, Connections
     from .hearing import Count, Heard
     from .server import Service
 except ImportError as error:
@@ -40,6 +40,7 @@ except ImportError as error:
         "the simulator needs its HTTP server: install it with `pip install 'turnlog[simulator]'`"
     ) from error
 
+_CREATES = (("POST", PATH), ("response.create", PATH))
 _LARGEST_MESSAGE = 1 << 30
 _KEEP_ALIVE = 75
 
@@ -99,6 +100,7 @@ class Simulator:
             http="h11",
             ws="websockets-sansio",
             ws_max_size=_LARGEST_MESSAGE,
+            ws_per_message_deflate=False,
             timeout_keep_alive=_KEEP_ALIVE,
             lifespan="off",
             log_config=None,
@@ -125,7 +127,7 @@ class Simulator:
         return [
             heard.body
             for heard in self.requests
-            if heard.body is not None and heard.method in ("POST", "response.create")
+            if heard.body is not None and (heard.method, heard.path) in _CREATES
         ]
 
     @property
