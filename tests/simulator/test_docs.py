@@ -48,5 +48,5 @@ async def test_the_recording_is_served(tmp_path: Path) -> None:
 def test_the_script_in_json_is_one() -> None:
     (source,) = (body for kind, _, body in BLOCKS if kind == "json")
     replies = script.parse(json.loads(source))
-    assert len(replies) == 11
+    assert len(replies) == 13
     assert all(isinstance(reply, Reply) for reply in replies)
