@@ -12,15 +12,17 @@ from dataclasses import replace
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from turnlog.canonical import JsonObject
+from turnlog.canonical import JsonObject, obj
 from turnlog.errors import Closed, ConfigurationError, Lost, NotSent, Unheard
-from turnlog.ports import Create, Endpoint, Late, Retrieve
+from turnlog.ports import Cancel, Create, Endpoint, Frame, Late, Retrieve
+from turnlog.testing import text as says
 from turnlog_transports import http, websocket
 from turnlog_transports.breaker import Breaker
 from turnlog_transports.endpoint import Access
 from turnlog_transports.fallback import FallbackTransport, open_transport, open_websocket
 from turnlog_transports.http import HttpTransport
 from turnlog_transports.profiles import GENERIC, OPENAI
+from turnlog_transports.simulator import Simulator
 
 from .clock import advance, on_clock, settle
 from .servers import (
@@ -77,6 +79,12 @@ async def two(
             yield transport
         finally:
             await transport.close()
+
+
+def response_id(frame: Frame) -> str:
+    found = obj(frame.data, "response")["id"]
+    assert isinstance(found, str)
+    return found
 
 
 def by(way: str) -> Create:
@@ -438,6 +446,54 @@ async def test_w50_a_probe_is_a_handshake_and_never_a_request(
             assert len(await ask(transport)) == 3
             await transport.close()
     assert (len(seen), len(web.asked)) == (1, 1)
+
+
+# -- to the simulator ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opened", [open_transport, open_websocket])
+async def test_a_background_response_goes_by_http_and_is_taken_up_again(
+    opened: Callable[[Endpoint], FallbackTransport],
+) -> None:
+    async with Simulator([says("Hello.").but(hold=3), says("Never.").but(hold=2)]) as simulator:
+        transport = opened(endpoint(simulator.base_url))
+        via = transport.choose(background=True)
+        asked = replace(create(background=True), via=via)
+        async with aclosing(transport.send(asked)) as frames:
+            first = await anext(frames)
+        assert (via, first.type) == ("http", "response.created")
+        id = response_id(first)
+        simulator.release()
+        rest = await ask(transport, Retrieve(response=id, starting_after=0))
+        assert [frame.data["sequence_number"] for frame in rest] == list(range(1, 1 + len(rest)))
+        assert rest[-1].terminal == "completed"
+        (whole,) = await ask(transport, Retrieve(response=id))
+        assert whole.terminal == "completed"
+        async with aclosing(transport.send(asked)) as frames:
+            other = response_id(await anext(frames))
+        (cancelled,) = await ask(transport, Cancel(response=other))
+        assert cancelled.terminal == "cancelled"
+        await transport.close()
+        assert simulator.connections.most == 0
+
+
+@on_clock
+async def test_a_websocket_that_comes_back_is_used_again(told: Callable[[Phases], None]) -> None:
+    told(phases := Phases())
+    async with Simulator([says("One."), says("Two.")]) as simulator:
+        simulator.websocket = False
+        transport = open_transport(endpoint(simulator.base_url))
+        _, error = await outcome(transport)
+        assert isinstance(error, NotSent)
+        assert error.status == 426
+        assert (await ask(transport))[-1].connection is None
+        simulator.websocket = True
+        await advance(60 * 1.2)  # the pause, with any jitter
+        assert transport.choose() == "http"
+        assert [await phases.seen.get() for _ in "abc"] == ["open", "probing", "closed"]
+        assert (await ask(transport))[-1].connection is not None
+        await transport.close()
+        assert len(simulator.creates) == 2
 
 
 # -- opened by its entry point -------------------------------------------------------------
