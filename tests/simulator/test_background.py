@@ -14,7 +14,7 @@ from turnlog.canonical import Json, JsonObject, loads_object, obj
 from turnlog.testing import scripts
 from turnlog.testing.scripts import Reply
 from turnlog_transports.answer import Answer
-from turnlog_transports.generation import Cut, Send, Step
+from turnlog_transports.generation import Cut, Generation, Send, Step
 from turnlog_transports.job import View
 from turnlog_transports.pacing import play
 from turnlog_transports.provider import Given, Provider
@@ -234,6 +234,18 @@ def test_what_fails_in_the_background_says_so() -> None:
     provider = Provider([scripts.failed("server_error", "It broke.")])
     provider.create(BODY)
     assert status(provider) == "failed"
+
+
+def test_on_a_websocket_it_is_refused_or_without_checks_made_while_somebody_listens() -> None:
+    refused = Provider([say("Hi.")]).create(BODY, connection="a")
+    assert problem(refused)[0] == 400
+    found = Provider([say("Hi.")], checks=False).create(BODY, connection="a")
+    assert isinstance(found, Generation)
+
+
+def test_a_background_that_is_neither_true_nor_false_is_refused() -> None:
+    refused = Provider([say("Hi.")]).create({**BODY, "background": "yes"})
+    assert problem(refused)[0] == 400
 
 
 def test_a_warm_up_may_run_in_the_background() -> None:

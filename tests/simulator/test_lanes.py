@@ -245,7 +245,7 @@ async def test_a_fork_that_fails_keeps_its_parent_and_a_continuation_does_not() 
 
 
 async def test_a_fork_whose_source_moves_on_before_it_is_in_progress_is_refused() -> None:
-    script = [say("Source."), say("Fork.").but(delay=0.3), say("Moved on.")]
+    script = [say("Source."), say("Fork.").but(delay=0.5), say("Moved on.")]
     async with Simulator(script) as simulator, ws(simulator) as socket:
         first = obj(await last(socket, store=False), "response")["id"]
         await ask(socket, "fork", store=False, previous_response_id=first)

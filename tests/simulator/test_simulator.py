@@ -17,6 +17,7 @@ import httpx2
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
+from websockets.sync.client import connect as sync_connect
 
 from turnlog.canonical import Json, JsonObject, array, loads_object, obj, text
 from turnlog.errors import ConfigurationError
@@ -494,6 +495,22 @@ def test_it_serves_an_echo_with_ids_of_its_own() -> None:
         serve(on_ready=asking(found))
     assert "Hi." in output(found[0])
     assert found[0]["id"] != found[1]["id"]
+
+
+def test_it_serves_websockets_for_as_long_as_it_is_told() -> None:
+    told: list[JsonObject] = []
+
+    def ready(simulator: Simulator) -> None:
+        def idle() -> None:
+            address = simulator.base_url.replace("http", "ws", 1) + "/responses"
+            with sync_connect(address, proxy=None) as socket:
+                told.append(loads_object(socket.recv()))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=idle).start()
+
+    serve(connection_seconds=0.05, on_ready=ready)
+    assert obj(told[0], "error")["code"] == "websocket_connection_limit_reached"
 
 
 def test_a_script_and_a_transcript_at_once_are_refused() -> None:

@@ -40,8 +40,8 @@ class Asked:
 
     @property
     def background(self) -> bool:
-        """Whether the response is to be made whoever listens."""
-        return self.body.get("background") is True
+        """Whether the response is to be made whoever listens, which a WebSocket cannot carry."""
+        return self.body.get("background") is True and self.connection is None
 
     @property
     def warms(self) -> bool:
@@ -96,7 +96,10 @@ def refused(asked: Asked) -> Answer | None:
         return wrong
     if asked.items is None:
         return refusal("Invalid type for 'input': text or a list is needed.", param="input")
-    if asked.background and asked.connection is not None:
+    background = asked.body.get("background")
+    if background is not None and not isinstance(background, bool):
+        return refusal("Invalid type for 'background': a boolean is needed.", param="background")
+    if background and not asked.background:
         return refusal(
             "Background responses are not supported over a WebSocket: ask for one over HTTP.",
             param="background",

@@ -42,6 +42,7 @@ PROFILE = Profile(
     retrieve=True,
     background=True,
     compact=True,
+    warm_by=frozenset({"replay"}),
     reasoning_replay=True,
     key_env=None,
 )

@@ -54,6 +54,7 @@ class Socket:
         self._name = f"connection-{number}"
         self._lanes = Admission(host.rules)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def converse(self, leaving: asyncio.Event) -> None:
@@ -88,6 +89,7 @@ class Socket:
         await self._websocket.close(code)
 
     async def _stop(self) -> None:
+        self._stopped = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -134,7 +136,7 @@ class Socket:
 
     def _go_on(self) -> None:
         """Begin every response whose turn it is, in the order in which they were asked for."""
-        while (create := self._lanes.next()) is not None:
+        while not self._stopped and (create := self._lanes.next()) is not None:
             found = self._host.provider.create(create.body, connection=self._name, lane=create.lane)
             task = asyncio.create_task(self._answer(found, create.lane))
             self._tasks.add(task)
