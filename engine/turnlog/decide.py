@@ -147,7 +147,9 @@ def _compacted(state: State, command: Compacted) -> list[NewEvent]:
         ev.ItemAdded(key=one.key, item=one.item, ordinal=place if state.tail else None)
         for one, place in zip(command.items, places, strict=True)
     ]
-    window = ev.ContextCompacted(ordinal=start, response=command.response, usage=command.usage)
+    window = ev.ContextCompacted(
+        ordinal=start, items=len(added), response=command.response, usage=command.usage
+    )
     return [NewEvent(event=event) for event in (*added, window)]
 
 

@@ -399,9 +399,14 @@ class TransportSwitched(_Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextCompacted(_Fact):
-    """The window now starts at `ordinal`; what lies before it is kept, and not sent."""
+    """The window now starts at `ordinal`; what lies before it is kept, and not sent.
+
+    It begins with `items` items that the provider made of what it compacted: they were added just
+    before, and are committed from here on.
+    """
 
     ordinal: int
+    items: int = 0
     response: str | None = None
     usage: JsonObject | None = None
 

@@ -13,7 +13,7 @@ from . import events as ev
 from .canonical import JsonObject
 from .head import MAX_EDITS, Call, Edit, State, still_holds
 from .items import answers
-from .tail import cut, put, shift
+from .tail import cut, put, shift, split
 
 
 def on_item(state: State, version: int, event: ev.ItemEvent) -> State:
@@ -32,12 +32,23 @@ def on_item(state: State, version: int, event: ev.ItemEvent) -> State:
             state = _unanswered(state, ordinal, version, None)
             return _changed(replace(state, tail=cut(state.tail, ordinal)), ordinal, version)
         case ev.ContextCompacted():
-            # Every older chain begins where the context begins, and the window does no longer.
-            return replace(_changed(state, 0, version), window=event.ordinal, parent=None)
+            return _compacted(state, version, event)
         case ev.OutputTruncated():
             return state
         case _:
             assert_never(event)
+
+
+def _compacted(state: State, version: int, event: ev.ContextCompacted) -> State:
+    """Every older chain begins where the context begins, and the window does so no longer."""
+    state, end = _changed(state, 0, version), event.ordinal + event.items
+    return replace(
+        state,
+        window=event.ordinal,
+        committed=max(state.committed, end),
+        tail=tuple(run for run in split(state.tail, end) if run.ordinal >= end),
+        parent=None,
+    )
 
 
 def to_tail(state: State, version: int) -> State:

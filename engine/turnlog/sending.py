@@ -19,7 +19,7 @@ from .following import follow
 from .held import Held
 from .ports import Create, Frame, Lease
 from .reception import Reception
-from .request import revealed
+from .request import is_background, revealed
 from .settling import ask, finish
 
 FINAL = frozenset({400, 401, 403, 404, 405, 422, 426})
@@ -54,7 +54,10 @@ class Sending:
             await self._receive(outgoing)
         except NotSent as error:
             via = outgoing.transport
-            other_way = self.held.engine.transport.choose(before=via, failed=True) != via
+            other = self.held.engine.transport.choose(
+                before=via, failed=True, background=is_background(outgoing.body)
+            )
+            other_way = other != via
             outcome = never_sent(outgoing.attempt, error, other_way=other_way)
         except (Unheard, Lost) as error:
             fetched = await self._fetched()

@@ -26,6 +26,7 @@ OPENAI = Profile(
     retrieve=True,
     background=True,
     compact=True,
+    warm_by=frozenset({"websocket"}),
     reasoning_replay=True,
     reasoning_models=_OPENAI_REASONING,
     sources={
@@ -42,6 +43,7 @@ OPENAI = Profile(
         "retrieve": "the openai package: `responses.retrieve` and `responses.delete`",
         "background": "the guide background, and `starting_after` in the openai package",
         "compact": "the openai package: `responses.compact`",
+        "warm_by": "the guide websocket-mode: `generate: false`",
         "reasoning_replay": "the guide reasoning: `reasoning.encrypted_content`",
         "reasoning_models": "claim: the names of models that take `reasoning.encrypted_content`",
         "key_env": "the openai package",
