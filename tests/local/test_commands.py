@@ -105,3 +105,8 @@ def test_what_runs_a_model_is_found_by_its_entry_point() -> None:
     assert found() == LOCAL
     with pytest.raises(ConfigurationError, match="nothing that runs a model is installed"):
         first(EntryPoints())
+
+
+def test_without_a_provider_nothing_is_started(desk: Desk) -> None:
+    ran = desk.run("chat", desk.db, "c1", "Hi", "--script", desk.script({"text": "Scripted."}))
+    assert (ran.code, ran.out) == (0, "Scripted.\n")
