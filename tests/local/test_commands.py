@@ -108,5 +108,6 @@ def test_what_runs_a_model_is_found_by_its_entry_point() -> None:
 
 
 def test_without_a_provider_nothing_is_started(desk: Desk) -> None:
-    ran = desk.run("chat", desk.db, "c1", "Hi", "--script", desk.script({"text": "Scripted."}))
-    assert (ran.code, ran.out) == (0, "Scripted.\n")
+    script = desk.script({"text": "Scripted."})
+    ran = desk.at_terminal("chat", desk.db, "c1", "--script", script, typed=["Hi"])
+    assert ran.code == 0 and "Scripted.\n" in ran.out
