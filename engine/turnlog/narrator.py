@@ -7,6 +7,7 @@ out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -186,15 +187,22 @@ class Narrator:
                 self._calls[output.key] = output.item
         told: list[Update] = []
         if recorded.version > self.after.version:
-            final = final_parts([output.item for _, output in self._outputs])
-            told += self._contradicted(final)
-            for part, (item, said) in final.items():
-                told += self._more(_delta(part, said, item or None), 0)
+            # All of the text comes before the first item.
+            if not self._outputs or self._outputs[0][0] > self.after.version:
+                told += self._texts()
             told += self._items(recorded)
         self._attempt, self._parts, self._outputs = "", {}, []
         return told
 
-    def _contradicted(self, final: dict[str, tuple[str, str]]) -> list[Update]:
+    def _texts(self) -> list[Update]:
+        """The rest of each text, behind a retraction where what was shown is not how it begins."""
+        final = final_parts([output.item for _, output in self._outputs])
+        told = self._contradicted(final)
+        for part, (item, said) in final.items():
+            told += self._more(_delta(part, said, item or None), 0)
+        return told
+
+    def _contradicted(self, final: Mapping[str, tuple[str, str]]) -> list[Update]:
         """Where the final answer is not what was shown, the watcher must discard that."""
         answers = {name: one for name, one in self._parts.items() if name.startswith(ANSWER)}
         said = {name: final.get(name, ("", ""))[1] for name in answers}

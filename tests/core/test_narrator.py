@@ -586,3 +586,21 @@ def test_a_page_that_reloads_behind_a_retraction_is_not_told_the_text_again() ->
     assert kinds(updates)[:3] == ["text.delta", "retracted", "text.delta"]
     behind = Cursor.parse(str(updates[1].cursor))
     assert told(Narrator(behind), tape.log) == updates[2:]
+
+
+@pytest.mark.parametrize("steps", [[1], [2], [3], [1, 1, 2, 1], [2, 2, 1], [1, 1, 1, 1, 1]])
+def test_a_page_that_reloads_inside_an_answer_that_contradicts_is_told_each_item_once(
+    steps: list[int],
+) -> None:
+    tape = Tape()
+    tape.tell(ev.TurnStarted(key="k", digest="d"))
+    tape.attempt("a0").stream("response.created", response={"id": "r"})
+    tape.text("What is long and wrong", 0).checkpoint().end(message("Right."), CALL)
+    tape.turn_end()
+    screen, cursor = Screen(), Cursor()
+    for step in [*steps, 100]:
+        for update in told(Narrator(cursor), tape.log)[:step]:
+            screen.show(update)
+            cursor = Cursor.parse(str(update.cursor))
+    assert screen.texts == tape.final
+    assert screen.facts == shown(watch(tape)).facts
