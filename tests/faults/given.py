@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import wraps
 from itertools import count
+from typing import ParamSpec
 
 import turnlog
 from turnlog import events as ev
@@ -24,7 +27,12 @@ from turnlog.testing import Reply, call, calls
 from turnlog.testing import text as says
 from turnlog.updates import Delta, HostedUpdate, Retracted, Update
 
+P = ParamSpec("P")
+
 PATIENCE = 20.0
+GRACE = 0.001
+"""For how many seconds sockets are silent before a clock leaps; all their ends are in one thread."""
+
 SUM = "The sums are three and seven."
 ASK = "Add one and two, then three and four."
 
@@ -43,6 +51,49 @@ def leaping() -> Ambient:
     """A clock on which every look is a minute later, so that no delay is really waited for."""
     ticks = count(1_700_000_000, 60)
     return Ambient(now=lambda: next(ticks) * 1_000_000)
+
+
+class Leaper(selectors.DefaultSelector):
+    """Waits for sockets; where nothing comes from them, the time until the next timer is over."""
+
+    ahead = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """What is ready; `ahead` is by how much the clock leapt so far."""
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)
+        ready = super().select(min(timeout, GRACE))
+        if not ready:
+            self.ahead += timeout
+        return ready
+
+
+class LeapingLoop(asyncio.SelectorEventLoop):
+    """A loop on which nobody waits: when all sockets are silent, the next timer is due.
+
+    For tests of which every part runs on this loop: what others do would look like silence.
+    """
+
+    def __init__(self) -> None:
+        self._leaper = Leaper()
+        super().__init__(self._leaper)
+
+    def time(self) -> float:
+        """Seconds of a clock that leaps."""
+        return super().time() + self._leaper.ahead
+
+
+def in_no_time(
+    test: Callable[P, Coroutine[object, object, None]],
+) -> Callable[P, None]:
+    """Run a test on a loop of its own, whose clock leaps: `@in_no_time async def test_…`."""
+
+    @wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run
 
 
 class LateStore(MemoryStore):

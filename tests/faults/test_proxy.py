@@ -1,0 +1,168 @@
+"""A fault of the network at every point of a turn with two tool calls and an answer, each way.
+
+A run without a fault says which frames pass, in both directions; then the turn is sent anew for
+each fault at each point of each frame, and what must be so afterwards is in `strike`, whatever
+the fault was and wherever. Nobody waits: the clock leaps as soon as all is silent.
+TURNLOG_FAULTS=all strikes inside a frame wherever that may make a difference; without it, once in
+its header and once in its payload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+
+import turnlog
+from turnlog import events as ev
+from turnlog.conversation import Conversation
+from turnlog.ports import Endpoint, Profile, Timeouts, Transport
+from turnlog.record import Recorded
+from turnlog.store import MemoryStore
+from turnlog.updates import Retracted
+from turnlog_transports import fallback, http
+from turnlog_transports.profiles import OPENAI
+from turnlog_transports.simulator import Simulator
+
+from .given import ASK, SUM, collect, in_no_time, inputs, leaping, model, shown, sound
+from .proxy import HARMLESS, KINDS, PLACES, Fault, Frame, Kind, Point, Proxy, Sender, Where
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A transport, and what the provider can do."""
+
+    open: Callable[[Endpoint], Transport]
+    profile: Profile
+
+
+ONE_AT_A_TIME = replace(OPENAI, lanes=False)
+WAYS: Mapping[str, Way] = {
+    "http": Way(http.open_transport, OPENAI),
+    "websocket": Way(fallback.open_websocket, ONE_AT_A_TIME),
+    "lanes": Way(fallback.open_websocket, OPENAI),
+    "auto": Way(fallback.open_transport, OPENAI),
+}
+WAIT = 5.0
+TIMEOUTS = Timeouts(connect=WAIT, queue=WAIT, first_frame=WAIT, idle=WAIT, total=60.0)
+TLS = ssl.create_default_context()
+"""Nothing is encrypted here; to make one for each point would take longer than the turn."""
+
+THIN: frozenset[Where] = frozenset({"before", "in header", "in payload", "after"})
+TRIED = frozenset(PLACES) if os.environ.get("TURNLOG_FAULTS") == "all" else THIN
+
+
+# -- one point -----------------------------------------------------------------------------
+
+ran: list[str] = []
+
+
+async def add(ctx: turnlog.ToolContext[None], a: int, b: int) -> int:
+    """Add two numbers."""
+    ran.append(ctx.idempotency_key)
+    return a + b
+
+
+AGENT = turnlog.Agent("test", model="gpt-5", tools=[add])
+
+
+@dataclass(slots=True)
+class Stage:
+    """A log whose transport reaches the provider through a proxy."""
+
+    simulator: Simulator
+    proxy: Proxy
+    log: turnlog.Log
+    chat: Conversation
+
+
+@asynccontextmanager
+async def stage(way: str, simulator: Simulator, fault: Fault | None) -> AsyncGenerator[Stage]:
+    """A new log, a new transport and a new proxy; the provider is the one that was there."""
+    ran.clear()
+    port = int(simulator.base_url.rpartition(":")[2].partition("/")[0])
+    async with Proxy(port, fault) as proxy:
+        endpoint = Endpoint(
+            base_url=proxy.base_url, profile=WAYS[way].profile, timeouts=TIMEOUTS, tls=TLS
+        )
+        async with turnlog.open(
+            "",
+            agents=[AGENT],
+            transport=WAYS[way].open(endpoint),
+            store=MemoryStore(),
+            ambient=leaping(),
+        ) as log:
+            yield Stage(simulator, proxy, log, await log.conversation("c", agent=AGENT))
+
+
+async def strike(now: Stage, fault: Fault) -> None:
+    """Send the turn into the fault, and look at everything afterwards."""
+    turn = await now.chat.send(ASK)
+    updates = await collect(aiter(turn))
+    result = await turn.peek()
+    assert (result.status, result.output_text) == ("completed", SUM)
+    assert "".join(shown(updates).values()) == SUM
+    assert len(set(ran)) == len(ran) == 2
+    await sound(now.log, now.chat)
+    await go_on(now)
+    assert now.proxy.struck.is_set()
+    events = await sound(now.log, now.chat)
+    assert attempts(events) <= 4
+    if fault.kind in HARMLESS:
+        assert attempts(events) == 3
+        assert not any(isinstance(one, Retracted) for one in updates)
+
+
+async def go_on(now: Stage) -> None:
+    """The next turn works, as a delta."""
+    parent = (await now.chat.state()).parent
+    assert parent is not None
+    assert (await now.chat.run("And now?")).output_text == "Fine."
+    assert now.simulator.creates[-1].get("previous_response_id") == parent
+    assert inputs(await now.chat.items()) == [ASK, "And now?"]
+
+
+def attempts(events: Sequence[Recorded]) -> int:
+    """How often something was sent, or was to be."""
+    return sum(isinstance(one.event, ev.RequestPrepared) for one in events)
+
+
+# -- every point ---------------------------------------------------------------------------
+
+
+async def frames_of(way: str, simulator: Simulator) -> dict[Sender, list[Frame]]:
+    """What each side sends in the turn where nothing goes wrong."""
+    async with stage(way, simulator, None) as now:
+        assert (await now.chat.run(ASK)).output_text == SUM
+        return {sender: list(frames) for sender, frames in now.proxy.passed.items()}
+
+
+def points(passed: Mapping[Sender, Sequence[Frame]], kind: Kind) -> Iterator[Point]:
+    """Every point at which a fault can strike; what trickles does so from the first byte on."""
+    for sender, frames in passed.items():
+        for number, frame in enumerate(frames, start=1):
+            for where, _ in frame.places():
+                if where == "before" or (where in TRIED and kind != "trickle"):
+                    yield Point(sender, number, where)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WAYS)
+@in_no_time
+async def test_a_fault_everywhere(way: str, kind: Kind) -> None:
+    async with Simulator([model] * 100_000) as simulator:
+        found = list(points(await frames_of(way, simulator), kind))
+        for point in found:
+            fault = Fault(kind, point)
+            try:
+                async with stage(way, simulator, fault) as now:
+                    await strike(now, fault)
+            except Exception as error:
+                error.add_note(f"{way}: {fault}")
+                raise
+    print(f"{len(found)} points of {kind} on {way}")
