@@ -8,19 +8,22 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
+from websockets.utils import accept_key
 
 from turnlog.canonical import JsonObject
-from turnlog.errors import Lost, NotSent, Unheard
-from turnlog.ports import PARENT_GONE, Frame, Late
+from turnlog.errors import Closed, Lost, NotSent, Unheard
+from turnlog.ports import PARENT_GONE, Endpoint, Frame, Late
 from turnlog_transports import wire
 from turnlog_transports.connection import on_lane
 from turnlog_transports.profiles import OPENAI
+from turnlog_transports.websocket import open_transport
 
 from .clock import settle
 from .lane_server import behind, lanes, of, turn
 from .servers import ask, completed, created, delta, frame, held, outcome, tell
 
 LIMIT: JsonObject = frame("error", status=400, error={"code": "websocket_connection_limit_reached"})
+ONE_EACH = replace(OPENAI, max_in_flight=1)
 FEW = replace(OPENAI, max_in_flight=2, max_lanes=3)
 
 
@@ -76,6 +79,33 @@ async def test_names_are_used_again_and_never_made_for_each_request() -> None:
 def test_a_lane_is_written_as_if_it_had_always_been_there(lane: str | None) -> None:
     body: JsonObject = {"model": "m", "input": "Ça va?", "stream_id": "theirs"}
     assert on_lane(wire.create_payload(body), lane) == wire.create_payload(body, lane=lane)
+
+
+@pytest.mark.parametrize(
+    ("last", "terminal"),
+    [
+        (
+            frame("response.completed", response={"id": "x", "usage": None, "output": None}),
+            "completed",
+        ),
+        (frame("response.failed", response={"id": "x", "error": None}), "failed"),
+        (frame("response.incomplete", response=None), "incomplete"),
+        (
+            frame("error", status=None, error={"code": None, "message": None, "param": None}),
+            "error",
+        ),
+    ],
+)
+async def test_w20_w21_whatever_is_null_in_it_a_terminal_frame_frees_its_lane(
+    last: JsonObject, terminal: str
+) -> None:
+    async with lanes() as (server, transport):
+        asking = asyncio.create_task(ask(transport, of("a")))
+        asked = await server.next()
+        await asked.tell(last)
+        assert [each.terminal for each in await asking] == [terminal]
+        again, _ = await turn(server, transport, of("a"), "a2")
+    assert (again.number, again.lane) == (asked.number, asked.lane) or terminal == "completed"
 
 
 # -- what is remembered --------------------------------------------------------------------
@@ -183,7 +213,7 @@ async def test_a_connection_that_fails_costs_the_first_who_has_no_other_way() ->
         await go_on.wait()
         return "k"
 
-    async with lanes(replace(OPENAI, max_in_flight=1), key=key) as (server, transport):
+    async with lanes(ONE_EACH, key=key) as (server, transport):
         asking = [asyncio.create_task(outcome(transport, of(who))) for who in "abc"]
         await settle()
         assert len(calls) == 3  # one for each
@@ -207,7 +237,7 @@ async def test_w40_a_failure_that_nobody_waits_for_is_noted_and_no_more() -> Non
             raise OSError
         return "k"
 
-    async with lanes(replace(OPENAI, max_in_flight=1), key=key) as (server, transport):
+    async with lanes(ONE_EACH, key=key) as (server, transport):
         first = asyncio.create_task(ask(transport, of("a")))
         asked = await server.next()
         second = asyncio.create_task(ask(transport, of("b")))
@@ -219,6 +249,61 @@ async def test_w40_a_failure_that_nobody_waits_for_is_noted_and_no_more() -> Non
         await again.answer("r2")
         await asyncio.gather(first, second)
     assert again.number == 1
+
+
+async def test_w43_whoever_left_the_queue_stands_in_nobodys_way() -> None:
+    async with lanes(ONE_EACH, max_connections=1) as (server, transport):
+        stream = transport.send(of("a"))
+        asking = asyncio.ensure_future(anext(stream))
+        await (await server.next()).tell(created("a1"))
+        await asking
+        gone, stays = (asyncio.create_task(ask(transport, of(who))) for who in "bc")
+        await settle()
+        gone.cancel()
+        await stream.aclose()  # closes the connection, so that another may be opened
+        await (await server.next()).answer("c1")
+        assert (await stays)[-1].terminal == "completed"
+        assert gone.cancelled() and server.arrived.empty()
+
+
+async def test_w47_whoever_left_the_queue_is_not_told_that_it_closed() -> None:
+    async with lanes(ONE_EACH, max_connections=1) as (server, transport):
+        first = asyncio.create_task(outcome(transport, of("a")))
+        await server.next()
+        gone = asyncio.create_task(ask(transport, of("b")))
+        await settle()
+        gone.cancel()
+        await transport.close()
+        assert isinstance((await first)[1], Closed)
+        await asyncio.wait({gone})
+        assert gone.cancelled()
+
+
+@pytest.mark.parametrize("rounds", range(12))
+async def test_w46_closing_at_any_moment_of_a_handshake_leaves_nothing_open(rounds: int) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        key = head.lower().split(b"sec-websocket-key: ")[1][:24]
+        answer = accept_key(head[head.lower().index(key) :][:24].decode())
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + answer.encode() + b"\r\n\r\n"
+        )
+        await settle(rounds)
+        closing = asyncio.create_task(transport.close())
+        await settle(5)
+        writer.close()  # instead of a goodbye
+        await closing
+        over.set()
+
+    over = asyncio.Event()
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        transport = open_transport(Endpoint(base_url=f"http://127.0.0.1:{port}/v1", profile=OPENAI))
+        _, error = await outcome(transport, of("a"))
+        await over.wait()
+    assert isinstance(error, Closed)
 
 
 # -- what is given up ----------------------------------------------------------------------
@@ -268,6 +353,7 @@ async def test_w02_a_response_left_early_costs_nobody_their_memory() -> None:
             await asking
             await left.settled()
         assert not held(transport, parent, "a")
+        await left.tell(delta("said before it heard our goodbye"))
         await left.socket.wait_closed()
 
 

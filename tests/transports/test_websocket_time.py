@@ -10,12 +10,13 @@ import pytest
 
 from turnlog.errors import Closed, ConfigurationError, Lost, NotSent, Unheard
 from turnlog.ports import Endpoint, Late, Timeouts
+from turnlog_transports.network import NO_CONNECTION_FREE
 from turnlog_transports.profiles import OPENAI
 from turnlog_transports.websocket import open_transport
 
 from .clock import advance, on_clock, settle
 from .lane_server import QUIET, came_of, lanes, of, said, turn
-from .servers import ask, completed, created, delta, held, websocket_server
+from .servers import ask, completed, created, delta, held
 
 ONE_EACH = replace(OPENAI, max_in_flight=1)
 
@@ -181,7 +182,7 @@ async def test_w44_nobody_waits_for_a_connection_longer_than_the_queue_allows() 
         assert not waiting.done()
         await advance(2)
         _, error = await waiting
-        assert isinstance(error, NotSent)
+        assert isinstance(error, NotSent) and error.code == NO_CONNECTION_FREE
         assert "no connection was free within 30 seconds" in str(error)
         await asked.answer("a1")
         await first
@@ -329,7 +330,7 @@ async def test_w46_a_warm_up_that_was_cancelled_disturbs_nobody() -> None:
 
 async def test_w47_closing_ends_every_stream_and_whoever_waits_and_leaves_nothing() -> None:
     before = asyncio.all_tasks()
-    async with lanes(ONE_EACH, max_connections=2) as (server, transport):
+    async with lanes(ONE_EACH, Timeouts(ping=20), max_connections=2) as (server, transport):
         under_way = asyncio.create_task(came_of(transport, of("a")))
         asked = await server.next()
         await asked.tell(created("a1"), delta("x"))
@@ -350,7 +351,8 @@ async def test_w47_closing_ends_every_stream_and_whoever_waits_and_leaves_nothin
                 await refused
         await asyncio.gather(asked.socket.wait_closed(), other.socket.wait_closed())
         await transport.close()
-        left = {each for each in asyncio.all_tasks() - before if "turnlog" in repr(each)}
+        await settle()  # the server's own
+        left = {each for each in asyncio.all_tasks() - before if "server.py" not in repr(each)}
         assert left == set()
 
 
@@ -373,16 +375,18 @@ async def test_w46_closing_while_connecting_ends_a_warm_up_too() -> None:
 
 
 async def test_w33_a_refused_upgrade_says_how_long_to_wait() -> None:
-    async def talk(connection: object) -> None:
-        raise AssertionError(connection)
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 429 Slow down\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
 
-    body = '{"error":{"message":"Slow down.","headers":{"retry-after":"7"}}}'
-    async with websocket_server(talk, refuse=lambda request: (429, body)) as url:
-        transport = open_transport(Endpoint(base_url=url, profile=OPENAI))
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        transport = open_transport(Endpoint(base_url=f"http://127.0.0.1:{port}/v1", profile=OPENAI))
         with pytest.raises(NotSent, match="HTTP 429") as caught:
             await ask(transport, of("a"))
         await transport.close()
-    assert caught.value.status == 429
+    assert (caught.value.status, caught.value.retry_after) == (429, 7)
 
 
 async def test_a_proxy_that_needs_what_is_not_installed_says_so() -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from itertools import islice
 
 from websockets.asyncio.client import ClientConnection
 
@@ -22,6 +24,7 @@ from turnlog.state import Parent
 from . import lanes
 from .connection import Connection, Settings
 from .lanes import Limits, Line, Place
+from .network import NO_CONNECTION_FREE
 from .stream import Stream
 
 _logger = logging.getLogger("turnlog.transports")
@@ -74,8 +77,9 @@ class Connections:
         self._store_default = store_default
         self._open: dict[str, Connection] = {}
         self._idle: dict[str, asyncio.TimerHandle] = {}
+        self._rotations: dict[str, asyncio.TimerHandle] = {}
         self._streams: dict[Stream, Connection] = {}
-        self._queue: list[Waiter] = []
+        self._queue: OrderedDict[Waiter, None] = OrderedDict()
         self._warming: list[asyncio.Future[None]] = []
         self._connecting = 0
         self._closed: Closed | None = None
@@ -116,7 +120,7 @@ class Connections:
         if parent is not None and not parent.store:
             return self._from_memory(request, parent, payload)
         waiter = Waiter(request, payload, asyncio.get_running_loop().create_future())
-        self._queue.append(waiter)
+        self._queue[waiter] = None
         self._serve()
         if not waiter.granted.done():
             self._limit(waiter)
@@ -129,8 +133,7 @@ class Connections:
         finally:
             if waiter.timer is not None:
                 waiter.timer.cancel()
-            if waiter in self._queue:
-                self._queue.remove(waiter)
+            self._queue.pop(waiter, None)
 
     def leave(self, stream: Stream) -> None:
         """Nobody takes frames of a response any more, whether it was over or not."""
@@ -141,7 +144,7 @@ class Connections:
         self._closed = error
         for waiter in self._queue:
             waiter.fail(error)
-        self._fail_warming(error)
+        self._warm(error)
         for stream in self._streams:
             stream.cut(error)
         for connection in list(self._open.values()):
@@ -178,27 +181,33 @@ class Connections:
         """Serve whoever can be, in order, and open what the others need."""
         if self._closed is not None:
             return
-        while self._queue and (place := self._place(self._queue[0])) is not None:
-            waiter = self._queue.pop(0)
-            if not waiter.granted.done():
-                waiter.written = self._begin(place, waiter.request, waiter.payload)
-                waiter.granted.set_result(waiter.written)
+        while self._queue and self._serve_one(next(iter(self._queue))):
+            self._queue.popitem(last=False)
         more = lanes.wanted(len(self._queue), self._connecting, self._limits)
         may = lanes.may_open(self._lines(), self._limits, _now(), connecting=self._connecting)
         for _ in range(min(more, may)):
             self._start_connecting()
 
-    def _place(self, waiter: Waiter) -> Place | None:
-        return lanes.place(
+    def _serve_one(self, waiter: Waiter) -> bool:
+        """Serve somebody, if that is possible; whoever waits no longer is served."""
+        if waiter.granted.done():
+            return True
+        place = lanes.place(
             waiter.request, self._lines(), self._limits, _now(), connecting=self._connecting
         )
+        if place is None:
+            return False
+        waiter.written = self._begin(place, waiter.request, waiter.payload)
+        waiter.granted.set_result(waiter.written)
+        return True
 
     def _limit(self, waiter: Waiter) -> None:
         seconds = self._settings.timeouts.queue
         if seconds is not None:
             error = NotSent(
                 f"no connection was free within {seconds:g} seconds: wait longer"
-                " (timeouts.queue), or allow more of them (max_connections)"
+                " (timeouts.queue), or allow more of them (max_connections)",
+                code=NO_CONNECTION_FREE,
             )
             waiter.timer = asyncio.get_running_loop().call_later(seconds, waiter.fail, error)
 
@@ -222,39 +231,34 @@ class Connections:
             socket, line, self._settings, changed=self._changed, late=self._tell
         )
         self._open[line.id] = connection
-        self._start(self._live(connection))
+        rotation = asyncio.get_running_loop().call_at(now + self._limits.rotate, connection.retire)
+        self._rotations[line.id] = rotation  # W-42
+        self._start(connection.read())
         if self._closed is not None:
             connection.end()
-        for opened in self._warming:
-            if not opened.done():
-                opened.set_result(None)
+        self._warm(None)
         self._changed(connection)
 
     def _failed(self, error: Exception) -> None:
         """Tell the first who cannot be served by the connections that are still being opened."""
         _logger.debug("a connection could not be opened: %s", error)
-        self._fail_warming(error)
-        first = self._connecting * self._limits.in_flight
-        if first < len(self._queue):
-            self._queue.pop(first).fail(error)
+        self._warm(error)
+        others = self._connecting * self._limits.in_flight
+        waiter = next(islice(self._queue, others, None), None)
+        if waiter is not None:
+            del self._queue[waiter]
+            waiter.fail(error)
         self._serve()
 
-    def _fail_warming(self, error: Exception) -> None:
-        for opened in self._warming:
-            if not opened.done():
+    def _warm(self, error: Exception | None) -> None:
+        """Tell those who warm up that a connection is open, or why it is not."""
+        for opened in [each for each in self._warming if not each.done()]:
+            if error is None:
+                opened.set_result(None)
+            else:
                 opened.set_exception(error)
 
     # -- the life of a connection ----------------------------------------------------------
-
-    async def _live(self, connection: Connection) -> None:
-        """Read a connection to its end, and retire it when it is too old (W-42)."""
-        loop = asyncio.get_running_loop()
-        when = connection.line.opened + self._limits.rotate
-        rotation = loop.call_at(when, connection.retire)
-        try:
-            await connection.read()
-        finally:
-            rotation.cancel()
 
     def _changed(self, connection: Connection) -> None:
         """Something was freed, or lost: serve whoever waits, and let go of what nobody needs."""
@@ -262,6 +266,7 @@ class Connections:
         if connection.over and self._open.pop(line.id, None) is not None:
             if (timer := self._idle.pop(line.id, None)) is not None:
                 timer.cancel()
+            self._rotations.pop(line.id).cancel()
             self._start(connection.close())
         self._serve()
         if not connection.over and not line.busy:
