@@ -1,6 +1,8 @@
 """Every transport of ours passes the contract, the network ones against the simulator."""
 
+import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -16,37 +18,94 @@ class Networked(TransportContract):
     """A transport to a simulator of its own in each test."""
 
     open_transport: Callable[[Endpoint], Transport]
+    lanes = True
     simulator: Simulator | None = None
+    port = 0
 
-    async def serve(self, replies: Sequence[Reply]) -> Transport:
-        self.simulator = await Simulator(list(replies)).__aenter__()
-        endpoint = Endpoint(
-            base_url=self.simulator.base_url, profile=OPENAI, timeouts=Timeouts(idle=5)
-        )
-        return type(self).open_transport(endpoint)
+    async def serve(
+        self, replies: Sequence[Reply], *, timeouts: Timeouts | None = None
+    ) -> Transport:
+        await self.appear(replies)
+        assert self.simulator is not None
+        return self.opened(self.simulator.base_url, timeouts or Timeouts(idle=5))
+
+    async def unreachable(self) -> Transport:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            self.port = taken.getsockname()[1]
+        return self.opened(f"http://127.0.0.1:{self.port}/v1", Timeouts())
+
+    async def appear(self, replies: Sequence[Reply]) -> None:
+        simulator = Simulator(list(replies), lanes=self.lanes, port=self.port)
+        self.simulator = await simulator.__aenter__()
 
     async def stop(self) -> None:
         if self.simulator is not None:
             await self.simulator.__aexit__(None, None, None)
+
+    def opened(self, base_url: str, timeouts: Timeouts) -> Transport:
+        profile = replace(OPENAI, lanes=self.lanes)
+        endpoint = Endpoint(base_url=base_url, profile=profile, timeouts=timeouts)
+        return type(self).open_transport(endpoint)
 
 
 class TestWebSocket(Networked):
     open_transport = staticmethod(websocket.open_transport)
 
 
-class TestHttp(Networked):
+class Unfriendly(TransportContract):
+    """What is still to be mended wherever HTTP or the replay carries a request."""
+
+    @pytest.mark.xfail(raises=AssertionError, reason="an unknown kind of request is a bug there")
+    async def test_a_request_of_a_kind_that_it_does_not_know_is_not_supported(self) -> None:
+        await super().test_a_request_of_a_kind_that_it_does_not_know_is_not_supported()
+
+
+class WarmsForEver(TransportContract):
+    """What is still to be mended where there is nothing to connect ahead."""
+
+    @pytest.mark.xfail(raises=AssertionError, reason="warm() does not look whether it is closed")
+    async def test_w46_a_closed_transport_does_not_warm(self) -> None:
+        await super().test_w46_a_closed_transport_does_not_warm()
+
+
+class TestHttp(Unfriendly, WarmsForEver, Networked):
     open_transport = staticmethod(http.open_transport)
 
 
-class TestAuto(Networked):
+class TestAuto(Unfriendly, Networked):
     open_transport = staticmethod(fallback.open_transport)
 
 
-class TestReplay(TransportContract):
-    async def serve(self, replies: Sequence[Reply]) -> Transport:
-        return replay.open_transport(Endpoint(options={"script": list(replies)}))
+class TestAutoWithoutLanes(Unfriendly, Networked):
+    open_transport = staticmethod(fallback.open_transport)
+    lanes = False
+
+
+class TestWebSocketWithHttpBesideIt(Unfriendly, Networked):
+    open_transport = staticmethod(fallback.open_websocket)
+    lanes = False
+
+
+class TestReplay(Unfriendly, WarmsForEver):
+    @pytest.mark.xfail(raises=TimeoutError, reason="it waits by `idle` for the first frame, too")
+    async def test_w23_silence_before_the_first_frame_is_unheard(self) -> None:
+        self.patience = 1.0
+        await super().test_w23_silence_before_the_first_frame_is_unheard()
+
+    @pytest.mark.xfail(raises=TimeoutError, reason="it has no deadline for a whole response")
+    async def test_an_answer_that_never_ends_is_lost_in_the_end(self) -> None:
+        self.patience = 1.0
+        await super().test_an_answer_that_never_ends_is_lost_in_the_end()
+
+    async def serve(
+        self, replies: Sequence[Reply], *, timeouts: Timeouts | None = None
+    ) -> Transport:
+        options = {"script": list(replies)}
+        return replay.open_transport(Endpoint(options=options, timeouts=timeouts or Timeouts()))
 
 
 async def test_a_transport_that_cannot_be_served_says_so() -> None:
     with pytest.raises(NotImplementedError):
         await TransportContract().serve([])
+    with pytest.raises(NotImplementedError):
+        await TransportContract().appear([])
