@@ -46,6 +46,7 @@ async def advance(seconds: float) -> None:
     """Move the clock of the running loop on, from timer to timer."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, ClockLoop), "run the test under `on_clock`"
+    await settle()  # what was started before has timers of its own
     end = loop.time() + seconds
     while (due := loop.next_due()) is not None and due <= end:
         loop.ahead += max(0.0, due - loop.time()) + 1e-6
