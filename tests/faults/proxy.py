@@ -211,6 +211,7 @@ class Proxy:
         self._port = port
         self._fault = fault
         self._links: set[asyncio.Task[None]] = set()
+        self._closed = asyncio.Event()
         self._server: asyncio.Server | None = None
 
     @property
@@ -231,15 +232,12 @@ class Proxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        for link in self._links:
-            link.cancel()
-        await asyncio.gather(*self._links, return_exceptions=True)
+        self._closed.set()
+        await asyncio.gather(*self._links)
         await self._server.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = asyncio.create_task(self._connect(reader, writer))
-        self._links.add(link)
-        link.add_done_callback(self._links.discard)
+        self._links.add(asyncio.create_task(self._connect(reader, writer)))
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._port, limit=_LIMIT)
@@ -248,16 +246,15 @@ class Proxy:
             asyncio.create_task(self._relay(link, "client", reader, back)),
             asyncio.create_task(self._relay(link, "provider", there, writer)),
         ]
-        try:
-            await link.over.wait()
-        finally:
-            for way in ways:
-                way.cancel()
-            ends = await asyncio.gather(*ways, return_exceptions=True)
-            await link.close()
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+        ends = [asyncio.create_task(event.wait()) for event in (link.over, self._closed)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in (*ways, *ends):
+            task.cancel()
+        came = await asyncio.gather(*ways, *ends, return_exceptions=True)
+        await link.close()
+        for error in came:
+            if isinstance(error, Exception):
+                raise error
 
     async def _relay(
         self,
