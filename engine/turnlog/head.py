@@ -242,10 +242,9 @@ def branch(source: State, id: str) -> State:
 
     The calls that the context asks for are there without their outputs, which the fork's first
     append gives: those of the source, or the word that they were abandoned (`forked`).
-    Its parent is kept only where the provider stored it: an unstored one belongs to the lane of
-    the source (law 8).
+    Its parent is that of the source. An unstored one can be continued from for as long as the
+    source's lane holds it, by a lane of the fork's own (law 8).
     """
-    parent = source.parent if source.parent is not None and source.parent.store else None
     return State(
         id=id,
         hash=source.hash,
@@ -253,7 +252,7 @@ def branch(source: State, id: str) -> State:
         committed=source.committed,
         next=source.committed,
         window=source.window,
-        parent=parent and replace(parent, version=0),
+        parent=source.parent and replace(source.parent, version=0),
         metadata=source.metadata,
         calls=tuple(
             replace(call, status="requested", ordinal=None, turn=None) for call in source.calls

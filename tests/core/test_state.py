@@ -261,10 +261,12 @@ def test_a_fork_takes_the_committed_context_and_nothing_open() -> None:
     assert child.parent is not None and child.parent.version == 0
 
 
-def test_a_fork_leaves_an_unstored_response_behind() -> None:
-    """Law 8: it belongs to the connection of the source."""
+def test_a_fork_may_continue_from_an_unstored_response_while_its_lane_holds_it() -> None:
+    """Law 8: whether it does is for the transport to say."""
     story = Story().begin("x").prepare(store=False, connection="c1").complete(said("m1"))
-    assert branch(story.state, "child").parent is None
+    parent = branch(story.state, "child").parent
+    assert parent is not None
+    assert (parent.store, parent.connection, parent.version) == (False, "c1", 0)
     assert branch(start("c"), "child").parent is None
 
 

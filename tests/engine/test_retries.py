@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable
+
 import pytest
 
 import turnlog
 from turnlog import events as ev
 from turnlog.canonical import JsonObject
 from turnlog.conversation import Conversation
-from turnlog.errors import ConfigurationError
-from turnlog.ports import Endpoint, Profile
+from turnlog.errors import ConfigurationError, InvalidInput, NotSent
+from turnlog.ports import PARENT_GONE, Create, Endpoint, Frame, Late, Profile, Request
+from turnlog.state import Parent
+from turnlog.store import MemoryStore
 from turnlog.testing import Reply, call, error, failed, refuse_upgrade, text
 from turnlog_transports import fallback, http, replay, websocket
 from turnlog_transports.profiles import OPENAI
+from turnlog_transports.replay import ReplayTransport
 from turnlog_transports.simulator import Simulator
 
-from .given import add, agent, all_of, collect, opened, said, tags, talking, texts
+from .given import add, agent, all_of, collect, opened, recorded, said, tags, talking, texts
 
 BODIES = ("model", "instructions", "input")
 
@@ -233,3 +238,141 @@ async def test_a_profile_without_stored_ids_gets_everything_each_time() -> None:
         assert first.store is False
         await chat.run("2")
         assert said(way.requests[1])[-1] == "2"
+
+
+# -- the budget of a turn ------------------------------------------------------------------
+
+
+def two_refused(script: int) -> list[Reply]:
+    """Requests that are each refused twice and then ask for a call."""
+    return [one for n in range(script) for one in (error(503), error(503), call("add", a=n, b=1))]
+
+
+async def test_a_turn_has_a_budget_of_retries_over_all_its_requests() -> None:
+    async with talking([*two_refused(9), text("Done.")]) as (chat, way):
+        with pytest.raises(turnlog.TurnFailed, match="8 retries in this turn"):
+            await chat.run("Go.")
+        assert len(way.requests) == 13  # four requests with two retries each, and one more
+
+
+async def test_the_budget_is_a_setting_of_the_agent_and_of_the_turn() -> None:
+    async with talking([error(503), text("Fine.")], agent(max_retries=0)) as (chat, way):
+        with pytest.raises(turnlog.TurnFailed, match="0 retries in this turn"):
+            await chat.run("Go.")
+        assert (await chat.run("Again.", max_retries=1)).output_text == "Fine."
+        assert len(way.requests) == 2
+    async with talking([*two_refused(6), text("Done.")]) as (chat, _):
+        assert (await chat.run("Go.", max_retries=12)).output_text == "Done."
+    with pytest.raises(InvalidInput, match="max_retries= is a whole number, 0 or more"):
+        agent(max_retries=-1)
+    async with talking([]) as (chat, _):
+        with pytest.raises(InvalidInput, match="max_retries= is a whole number, 0 or more"):
+            await chat.run("Go.", max_retries=-1)
+
+
+async def test_a_lost_chain_costs_no_retry() -> None:
+    lost = error(400, "previous_response_not_found", "Not found.")
+    script = [text("One."), lost, text("Two.")]
+    async with talking(script, agent(max_retries=0), checks=False) as (chat, _):
+        await chat.run("Go.")
+        assert (await chat.run("On.")).output_text == "Two."
+
+
+class Forgetting(ReplayTransport):
+    """A transport that loses an unstored parent between the plan and the request."""
+
+    losses = 1
+
+    async def send(self, request: Request) -> AsyncGenerator[Frame]:
+        """Say that the parent is gone, as often as it is to."""
+        if isinstance(request, Create) and request.parent is not None and self.losses:
+            self.losses -= 1
+            self.gone = request.parent
+            raise NotSent("its lane has moved on", code=PARENT_GONE)
+        async for frame in super().send(request):
+            yield frame
+
+    def remembers(self, parent: Parent, *, via: str, conversation: str) -> bool:
+        """Whether it was not lost."""
+        lost = getattr(self, "gone", None) == parent
+        return not lost and super().remembers(parent, via=via, conversation=conversation)
+
+
+async def test_a_parent_that_is_lost_before_the_request_costs_no_retry_and_no_delay() -> None:
+    way = Forgetting([text("One."), text("Two.")])
+    async with opened(way, agent(store=False, max_retries=0)) as log:
+        chat = await log.conversation("c", agent="test")
+        await chat.run("Go.")
+        assert (await chat.run("On.")).output_text == "Two."
+        first, second, third = await prepared(chat)
+        assert [one.kind for one in (first, second, third)] == ["full", "delta", "full"]
+        assert (third.delay_ms, third.try_number) == (0, 1)
+        (rejected,) = await all_of(chat, ev.ResponseRejected)
+        assert rejected.error == {"message": "its lane has moved on", "code": "parent_gone"}
+
+
+async def test_a_parent_that_is_lost_for_ever_ends_the_turn() -> None:
+    way = Forgetting([text("One."), text("Never.")])
+    way.losses = 99
+    async with opened(way, agent()) as log:
+        chat = await log.conversation("c", agent="test")
+        await chat.run("Go.")
+        with pytest.raises(turnlog.TurnFailed, match="its lane has moved on"):
+            await chat.run("On.")
+
+
+async def test_w33_a_failed_response_says_how_long_to_wait_too() -> None:
+    problem: JsonObject = {
+        "type": "error",
+        "error": {"code": "server_error", "message": "Broke.", "headers": {"retry-after": "9"}},
+    }
+    begun: JsonObject = {"type": "response.created", "response": {"id": "resp_b"}}
+    async with talking([Reply(events=(begun, problem)), text("Fine.")]) as (chat, _):
+        assert (await chat.run("Go.")).output_text == "Fine."
+        assert (await prepared(chat))[1].delay_ms >= 9000
+
+
+# -- abandoned responses -------------------------------------------------------------------
+
+
+class Draining(ReplayTransport):
+    """A transport that hears abandoned responses to their end, and tells when the test says so."""
+
+    tell: Callable[[Late], None] | None = None
+
+    def on_late(self, tell: Callable[[Late], None]) -> None:
+        """Keep whom to tell."""
+        self.tell = tell
+
+
+async def test_what_an_abandoned_response_used_is_noted() -> None:
+    way = Draining([text("Long.").but(stall_after=4), text("Fine.")])
+    async with opened(way, agent()) as log:
+        chat = await log.conversation("c", agent="test")
+        turn = await chat.send("Go.")
+        await recorded(chat, "response.started")
+        await turn.cancel()
+        (attempt,) = [one.attempt for one in await prepared(chat)]
+        usage: JsonObject = {"input_tokens": 5, "output_tokens": 50, "total_tokens": 55}
+        ended: JsonObject = {"response": {"id": "resp_1", "usage": usage, "output": []}}
+        frame = Frame(type="response.completed", data=ended, terminal="completed")
+        assert way.tell is not None
+        way.tell(Late(conversation="c", attempt=attempt, frame=frame))
+        assert (await chat.run("Next.")).output_text == "Fine."
+        (noted,) = await all_of(chat, ev.ProviderNoted)
+        assert (noted.kind, noted.attempt) == ("late_response", attempt)
+        assert noted.data == {"response": "resp_1", "ended": "completed", "usage": usage}
+        way.tell(Late(conversation="c", attempt="att_x", frame=Frame(type="error", data={})))
+    # Closing waits until it is in the log.
+
+
+async def test_what_comes_late_where_nothing_can_be_written_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    way = Draining([])
+    store = MemoryStore()
+    async with opened(way, agent(), store=store):
+        assert way.tell is not None
+        await store.close()
+        way.tell(Late(conversation="c", attempt="att_x", frame=Frame(type="error", data={})))
+    assert "what attempt att_x used was not recorded" in caplog.text

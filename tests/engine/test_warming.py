@@ -22,7 +22,7 @@ from turnlog_transports.replay import ReplayTransport
 from turnlog_transports.simulator import Simulator
 
 from ..transports.clock import advance, on_clock
-from .given import agent, all_of, opened, said, tags, talking
+from .given import agent, all_of, opened, recorded, said, tags, talking
 
 
 async def kinds(chat: Conversation) -> list[str]:
@@ -254,3 +254,23 @@ async def test_where_the_websocket_is_refused_only_http_is_warm() -> None:
         assert not await chat.warm()
         assert (await chat.run("Go.")).output_text == "Warm."
         assert [one.method for one in simulator.requests if one.body is not None] == ["POST"]
+
+
+# -- forks of what is not stored -----------------------------------------------------------
+
+
+async def test_a_fork_of_an_unstored_response_goes_on_a_lane_of_its_own() -> None:
+    async with Simulator([text("One."), text("Mine."), text("Yours.")]) as simulator:
+        way = fallback.open_transport(Endpoint(base_url=simulator.base_url, profile=OPENAI))
+        async with opened(way, agent(store=False)) as log:
+            chat = await log.conversation("c", agent="test")
+            await chat.run("Go.")
+            other = await chat.fork("d")
+            theirs = await other.send("There.")
+            await recorded(other, "response.started")
+            assert (await chat.run("Here.")).output_text == "Yours."
+            assert (await theirs.result()).output_text == "Mine."
+            assert inputs(simulator.creates) == [["Go."], ["There."], ["Here."]]
+            heard = [one for one in simulator.requests if one.method == "response.create"]
+            assert len({one.connection for one in heard}) == 1
+            assert len({one.lane for one in heard}) == 2
