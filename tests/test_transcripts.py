@@ -1,7 +1,7 @@
 """Every recorded exchange, driven through the engine and read back by another process.
 
 The recordings are kept beside the project, in ../shared/transcripts; without them these tests are
-skipped. `/compact` and background exchanges are left out until the engine has them.
+skipped. Compactions and background responses are driven by tests of their own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from turnlog_transports.transcript import Transcript, parse
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "transcripts"
 NAMES = (
-    "background_resume",
     "client_tool_search",
     "code_interpreter_image",
     "compaction_chain",
@@ -67,18 +66,21 @@ class Exchange:
 
 
 def recorded(name: str) -> tuple[list[Exchange], Transcript]:
-    """The exchanges of a recording that the engine can have by now, and a script of them."""
-    path = RECORDINGS / f"{name}.json"
-    if not path.exists():
-        pytest.skip("the recorded exchanges are not here: they are kept beside the project")
-    raw = loads(path.read_bytes())
-    assert isinstance(raw, list)
-    usable = [one for one in raw if isinstance(one, dict) and _is_create(one)]
-    if not usable:
-        pytest.skip("background responses come with a later version: nothing else is recorded")
+    """The creates of a recording, and a script of them."""
+    usable = [one for one in raw(name) if _is_create(one)]
     found = parse(usable)
     goodbye = says(GOODBYE)
     return [_exchange(one) for one in usable], replace(found, replies=(*found.replies, goodbye))
+
+
+def raw(name: str) -> list[JsonObject]:
+    """Every exchange of a recording."""
+    path = RECORDINGS / f"{name}.json"
+    if not path.exists():
+        pytest.skip("the recorded exchanges are not here: they are kept beside the project")
+    found = loads(path.read_bytes())
+    assert isinstance(found, list)
+    return [one for one in found if isinstance(one, dict)]
 
 
 def _is_create(exchange: JsonObject) -> bool:
@@ -292,14 +294,54 @@ async def test_the_recorded_refusal_of_unpaired_reasoning_is_final(tmp_path: Pat
 def test_every_client_call_of_the_recordings_has_an_answer() -> None:
     calls = 0
     for name in NAMES:
-        if not (RECORDINGS / f"{name}.json").exists():
-            pytest.skip("the recorded exchanges are not here: they are kept beside the project")
         for exchange in map(_exchange, _creates(name)):
             calls += sum(is_client_call(item) for item in objects(exchange.final, "output"))
     assert calls == 7
 
 
 def _creates(name: str) -> list[JsonObject]:
-    raw = loads((RECORDINGS / f"{name}.json").read_bytes())
-    assert isinstance(raw, list)
-    return [one for one in raw if isinstance(one, dict) and _is_create(one)]
+    return [one for one in raw(name) if _is_create(one)]
+
+
+# -- what HTTP alone has -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["replay", "http"])
+@pytest.mark.parametrize("frames", [1, 3, 9, 16])
+async def test_the_recorded_background_response_is_resumed_as_it_was(way: str, frames: int) -> None:
+    recording = raw("background_resume")
+    script = parse(recording)
+    (first,) = script.replies
+    cut = replace(script, replies=(first.but(cut_after=frames),))
+    exchange = _exchange(recording[0])
+    async with served(cut, way) as transport:
+        async with turnlog.open(":memory:", transport=transport) as log:
+            chat = await log.conversation("c", agent=agent_of(exchange))
+            result = await chat.run(*new_input(exchange, []))
+            assert [dumps(item.raw) for item in (await chat.items())[1:]] == [
+                dumps(item) for item in objects(exchange.final, "output")
+            ]
+            assert result.usage.total_tokens == obj(exchange.final, "usage")["total_tokens"]
+            assert [one.tag for one in await chat.events()].count("request.prepared") == 1
+            assert (await log.verify()).ok
+
+
+@pytest.mark.parametrize("way", ["replay", "http"])
+async def test_the_recorded_compaction_becomes_the_window_as_it_came(way: str) -> None:
+    recording = raw("compaction_chain")
+    exchanges = [_exchange(one) for one in recording if _is_create(one)]
+    asked = [one for one in recording if text(obj(one, "request"), "path") != "/v1/responses"]
+    script = parse(recording)
+    script = replace(script, replies=(says("Before."), *script.replies))
+    async with served(script, way) as transport:
+        async with turnlog.open(":memory:", transport=transport) as log:
+            chat = await log.conversation("c", agent=agent_of(exchanges[0]))
+            await chat.run("Begin.")
+            before = len(await chat.items())
+            await chat.compact()
+            window = objects(obj(obj(asked[0], "response"), "body"), "output")
+            assert [dumps(item.raw) for item in (await chat.items())[before:]] == [
+                dumps(item) for item in window
+            ]
+            assert (await chat.run("And now?")).status == "completed"
+            assert (await log.verify()).ok
