@@ -12,6 +12,7 @@ from turnlog.canonical import Json
 from turnlog.ports import Create, Terminal, Timeouts
 from turnlog.state import Parent
 from turnlog_transports import lanes
+from turnlog_transports.deadlines import deadline
 from turnlog_transports.lanes import Asked, Lane, Limits, Line, Place
 from turnlog_transports.profiles import OPENAI
 
@@ -298,7 +299,7 @@ NEVER = Timeouts(first_frame=None, idle=None, total=None)
 def test_w23_a_response_has_the_deadline_that_comes_first(
     timeouts: Timeouts, last: float | None, behind: bool, at: float | None
 ) -> None:
-    found = lanes.deadline(timeouts, begun=10.0, last=last, behind=behind)
+    found = deadline(timeouts, begun=10.0, last=last, behind=behind)
     assert (found and found.at) == at
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from turnlog.errors import Lost, TransportError, Unheard
 from turnlog.ports import Frame, Timeouts
 
-from .lanes import Asked, Deadline, deadline
+from .deadlines import Deadline, deadline
+from .lanes import Asked
 
 
 class Stream:
