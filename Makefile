@@ -54,7 +54,7 @@ schema: $(READY) ## migrate an empty database, then compare it with the tables i
 
 coverage: $(READY) ## the tests alone, with their coverage
 	$(RUN) -m coverage erase
-	$(RUN) -m coverage run -m pytest
+	$(RUN) -m coverage run -m pytest -n auto --dist worksteal
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 
@@ -69,7 +69,7 @@ format: $(READY) ## let ruff fix and format what it can
 requirements: ## pin pyproject.toml's dependencies in requirements/dev.txt (needs uv)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make requirements" \
-		--group dev --all-extras pyproject.toml -o requirements/dev.txt $(UPGRADE)
+		--group dev --extra simulator pyproject.toml -o requirements/dev.txt $(UPGRADE)
 
 clean: ## remove .venv, caches, coverage data and builds
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \

@@ -38,7 +38,7 @@ A script is a JSON list of replies: `[{"call": "add", "arguments": {"a": 1}}, {"
 | exit code | means |
 |---|---|
 | 0 | it went as asked |
-| 1 | `verify` found something, a file cannot be imported, or a turn did not complete |
+| 1 | `verify` or `doctor` found something, a file cannot be imported, or a turn did not complete |
 | 2 | wrong usage: an argument, an option, an agent, a key |
 | 3 | no such database, conversation, turn, call or version |
 | 4 | the conversation is elsewhere: busy, waiting for an answer, answered already, too late |

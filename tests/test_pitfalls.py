@@ -8,9 +8,9 @@ from pathlib import Path
 
 ROWS = (
     *range(1, 19),
-    *range(20, 23),
-    *range(24, 27),
-    *range(30, 37),
+    *range(20, 27),
+    *range(30, 38),
+    *range(40, 51),
     *range(60, 68),
 )
 

@@ -313,14 +313,18 @@ def open(
     """Open a log: `async with turnlog.open("agent.db") as log`. Makes and migrates the file.
 
     `transport` is `auto` (a WebSocket, and HTTP behind it), the name of any that is installed, or
-    one that was made. `profile` says what the provider can do, by name (`openai`, `generic`) or as
-    a value; without it, the address suggests one. The key comes from `api_key` (text, or a callable
-    that returns it), from `client` (an AsyncOpenAI, which lends its address, key and headers), or
-    from `OPENAI_API_KEY`, and is needed at the first send. It goes in the clear to loopback only,
-    unless `allow_insecure`. `durability` names what an answered append survives: `power` a power
-    cut, `process` the death of the process. `on_unknown` is what to do where it is unknown whether
-    a request was carried out (law 10): `resend`, or `stop`, the default with hosted tools that have
-    effects. `store` and `ambient` replace the database, and time and randomness.
+    one that was made. `profile` says what the provider can do, by name (`openai`, `azure`,
+    `generic` …) or as a value; without it, the address suggests one. The key comes from `api_key`
+    (text, or a callable that returns it), from `client` (an AsyncOpenAI or AsyncAzureOpenAI, which
+    lends its address, key, headers, query and timeouts), or from the variable that the profile
+    names, and is needed at the first send. It goes in the clear to loopback only, unless
+    `allow_insecure`. `warm` connects ahead of the first send, in the background. `timeouts` bound
+    every wait for the provider. `proxy` is the URL of one, and `tls` a context or the path of a
+    file with the certificates to trust, for WebSocket and HTTP alike. `durability` names what an
+    answered append survives: `power` a power cut, `process` the death of the process. `on_unknown`
+    is what to do where it is unknown whether a request was carried out (law 10): `resend`, or
+    `stop`, the default with hosted tools that have effects. `store` and `ambient` replace the
+    database, and time and randomness.
 
     Raises (when entered or awaited) ConfigurationError, and what opening the database raises:
     NotFound, NotTurnlog, SchemaMismatch, StoreCorrupt, StoreReadOnly, StoreUnavailable.

@@ -92,8 +92,8 @@ ProfileName: TypeAlias = Annotated[
     typer.Option(
         "--profile",
         metavar="NAME",
-        help="What the provider can do: openai (the simulator too), or generic. Without it, the"
-        " address suggests one.",
+        help="What the provider can do: openai (the simulator too), azure, xai, openrouter,"
+        " vercel, local or generic. Without it, the address suggests one.",
         show_default=False,
         rich_help_panel=CONNECTION,
     ),
