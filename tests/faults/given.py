@@ -31,7 +31,7 @@ P = ParamSpec("P")
 
 PATIENCE = 20.0
 GRACE = 0.001
-"""For how many seconds sockets are silent before a clock leaps; all their ends are in one thread."""
+"""For how many seconds sockets are silent before a clock leaps: both ends are in one thread."""
 
 SUM = "The sums are three and seven."
 ASK = "Add one and two, then three and four."

@@ -202,11 +202,11 @@ async def _message(wire: Wire) -> Frame:
 class Proxy:
     """Passes every connection on to a port of this machine, with one fault or none.
 
-    `passed` is what each side has sent; `struck` is set once the fault has struck.
+    `passed` is what was sent, in order, and by whom; `struck` is set once the fault has struck.
     """
 
     def __init__(self, port: int, fault: Fault | None = None) -> None:
-        self.passed: dict[Sender, list[Frame]] = {"provider": [], "client": []}
+        self.passed: list[tuple[Sender, Frame]] = []
         self.struck = asyncio.Event()
         self._port = port
         self._fault = fault
@@ -266,7 +266,7 @@ class Proxy:
         try:
             async with aclosing(frames(reader, sender)) as found:
                 async for frame in found:
-                    self.passed[sender].append(frame)
+                    self.passed.append((sender, frame))
                     await self._pass(link, sender, frame, writer)
             writer.write_eof()
             link.ended()
@@ -279,7 +279,7 @@ class Proxy:
     async def _pass(
         self, link: Link, sender: Sender, frame: Frame, writer: asyncio.StreamWriter
     ) -> None:
-        fault, number = self._fault, len(self.passed[sender])
+        fault, number = self._fault, sum(by == sender for by, _ in self.passed)
         offset = None
         if fault is not None and (fault.point.sender, fault.point.frame) == (sender, number):
             offset = dict(frame.places()).get(fault.point.where)

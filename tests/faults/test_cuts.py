@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -29,21 +30,40 @@ from turnlog_transports.profiles import OPENAI
 from turnlog_transports.replay import ReplayTransport
 from turnlog_transports.simulator import Simulator
 
-from .given import ASK, BOTH, SUM, collect, inputs, leaping, model, shown, sound
+from .given import (
+    ASK,
+    BOTH,
+    PATIENCE,
+    SUM,
+    collect,
+    in_no_time,
+    inputs,
+    leaping,
+    model,
+    shown,
+    sound,
+)
 
 Script = Sequence[Reply | Callable[[JsonObject], Reply]]
 
 GOOD = (BOTH, says(SUM))
 """The two responses of the turn, as they are without a fault."""
 
-WAYS = ("replay", "http", "websocket", "auto")
+WAYS = ("replay", "http", "websocket", "lanes", "auto")
 OPENERS: Mapping[str, Callable[[Endpoint], Transport]] = {
     "http": http.open_transport,
     "websocket": websocket.open_transport,
+    "lanes": websocket.open_transport,
     "auto": fallback.open_transport,
 }
-PATIENT = 20.0
-IMPATIENT = {"replay": 0.01}
+PROFILES = {"websocket": replace(OPENAI, lanes=False)}
+"""A WebSocket takes one response at a time, or several on lanes of their own."""
+
+WAIT = 5.0
+TIMEOUTS = Timeouts(first_frame=WAIT, idle=WAIT)
+TLS = ssl.create_default_context()
+"""Nothing is encrypted here; to make one for each transport would take longer than a turn."""
+
 EVERYWHERE = os.environ.get("TURNLOG_FAULTS") == "all"
 
 
@@ -124,7 +144,7 @@ def points(way: str, fault: str, frames: Sequence[Sequence[JsonObject]]) -> list
         case "incomplete":
             return places(frames, fault, "incomplete")
         case "refused 403" | "refused 426":
-            final = way in ("replay", "websocket")
+            final = way in ("replay", "websocket", "lanes")
             return [Point(fault, 0, 0, "failed" if final else "completed")]
         case _:
             return [Point(fault, 0, 0), Point(fault, 1, 0)]
@@ -151,7 +171,7 @@ FAULTS = (
 ran: list[str] = []
 
 
-def add(ctx: turnlog.ToolContext[None], a: int, b: int) -> int:
+async def add(ctx: turnlog.ToolContext[None], a: int, b: int) -> int:
     """Add two numbers."""
     ran.append(ctx.idempotency_key)
     return a + b
@@ -170,17 +190,18 @@ class Provider:
 
 
 @asynccontextmanager
-async def provider(
-    way: str, script: Script, *, idle: float = PATIENT, seed: str = ""
-) -> AsyncGenerator[Provider]:
+async def provider(way: str, script: Script, *, seed: str = "") -> AsyncGenerator[Provider]:
     """A transport, and a provider that answers from a script."""
     if way == "replay":
-        replay = ReplayTransport(script, idle_timeout=idle, seed=seed)
+        replay = ReplayTransport(script, idle_timeout=WAIT, seed=seed)
         yield Provider(replay, lambda: replay.requests, lambda _: None)
         return
     async with Simulator(script, seed=seed) as simulator:
         endpoint = Endpoint(
-            base_url=simulator.base_url, profile=OPENAI, timeouts=Timeouts(idle=idle, first_frame=idle)
+            base_url=simulator.base_url,
+            profile=PROFILES.get(way, OPENAI),
+            timeouts=TIMEOUTS,
+            tls=TLS,
         )
         yield Provider(OPENERS[way](endpoint), lambda: simulator.creates, simulator.play)
 
@@ -232,24 +253,24 @@ async def go_on(log: turnlog.Log, chat: Conversation, far: Provider, where: str)
 # -- every point ---------------------------------------------------------------------------
 
 
-def thinned(way: str, fault: str) -> int:
-    """Of how many places one is taken; `auto` is a WebSocket here, a stall has to be waited for."""
+def thinned(way: str) -> int:
+    """Of how many places one is taken; `auto` is a WebSocket with lanes here."""
     if EVERYWHERE or way == "replay":
         return 1
-    return 6 if fault == "stall" else {"http": 2, "auto": 4}.get(way, 1)
+    return {"http": 2, "websocket": 2, "auto": 4}.get(way, 1)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("way", WAYS)
+@in_no_time
 async def test_a_fault_everywhere(way: str, fault: str) -> None:
     frames = await frames_of(way)
-    found = points(way, fault, frames)[:: thinned(way, fault)]
+    found = points(way, fault, frames)[:: thinned(way)]
     # A transport of its own for each point, or one that goes through all of them.
     groups = [[point] for point in found] if way == "replay" or len(found) == 1 else [found]
     for group in groups:
-        idle = IMPATIENT.get(way, 0.15) if fault == "stall" else PATIENT
         async with (
-            provider(way, group[0].script(frames), idle=idle) as far,
+            provider(way, group[0].script(frames)) as far,
             turnlog.open(
                 "", agents=[AGENT], transport=far.transport, store=MemoryStore(), ambient=leaping()
             ) as log,
@@ -260,12 +281,14 @@ async def test_a_fault_everywhere(way: str, fault: str) -> None:
     print(f"{len(found)} points of {fault} on {way}")
 
 
+@in_no_time
 async def test_a_provider_that_is_away_and_comes_back() -> None:
     """Nobody listens at first, and again between the calls and the answer; each way by itself."""
-    for way in ("http", "websocket", "auto"):
+    for way in WAYS[1:]:
         async with Simulator([]) as simulator:
             port = int(simulator.base_url.rpartition(":")[2].partition("/")[0])
-        endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", profile=OPENAI)
+        profile = PROFILES.get(way, OPENAI)
+        endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", profile=profile, tls=TLS)
         async with AsyncExitStack() as up:
             agent = turnlog.Agent("test", model="gpt-5", tools=[leaving(up)])
             script: Script = [call("leave"), *[model] * 3]
@@ -304,7 +327,7 @@ async def early(chat: Conversation) -> int:
 
 async def until_recorded(chat: Conversation, tag: str, times: int = 1) -> None:
     """Wait until something is in the log so many times."""
-    async with asyncio.timeout(PATIENT):
+    async with asyncio.timeout(PATIENCE):
         while True:
             if [one.tag for one in await chat.events()].count(tag) >= times:
                 return
@@ -312,6 +335,7 @@ async def until_recorded(chat: Conversation, tag: str, times: int = 1) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+@in_no_time
 async def test_a_stored_response_that_is_lost_and_finishes_is_fetched_and_not_paid_twice(
     way: str,
 ) -> None:
@@ -328,7 +352,7 @@ async def test_a_stored_response_that_is_lost_and_finishes_is_fetched_and_not_pa
             chat = await log.conversation("c", agent=AGENT)
             turn = await chat.send(ASK)
             updates = await collect(aiter(turn))
-            fetches = way != "websocket"
+            fetches = way not in ("websocket", "lanes")
             assert (await turn.result()).output_text == (SUM if fetches else "Fine."), number
             if fetches:
                 assert [one for one in updates if one.type == "retracted"] == [], number
@@ -337,6 +361,7 @@ async def test_a_stored_response_that_is_lost_and_finishes_is_fetched_and_not_pa
             await sound(log, chat)
 
 
+@in_no_time
 async def test_a_lost_response_that_nobody_can_be_asked_about_is_asked_for_anew() -> None:
     """The provider keeps nothing that could be fetched, or refuses to say what it has."""
     script = [says(SUM).but(cut_after=5, finishes=True), says(SUM)]
