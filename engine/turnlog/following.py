@@ -22,6 +22,9 @@ DEAF_TRIES = 5
 
 FIRST_SECONDS = 0.5
 LONGEST_SECONDS = 10.0
+STOP_SECONDS = 10.0
+"""How long a provider has to say that it will stop; the turn is cancelled whatever it says."""
+
 POLL_FOR_SECONDS = 24 * 3600.0
 """How long a response that runs is polled; it may have been queued for hours."""
 
@@ -102,8 +105,9 @@ async def stop(engine: Engine, attempt: Attempt) -> None:
     if not attempt.background or attempt.response is None:
         return
     try:
-        async with aclosing(engine.transport.send(Cancel(response=attempt.response))) as frames:
-            async for _ in frames:
-                pass
-    except (ProviderError, NotSupported):
+        async with asyncio.timeout(STOP_SECONDS):
+            async with aclosing(engine.transport.send(Cancel(response=attempt.response))) as frames:
+                async for _ in frames:
+                    pass
+    except (ProviderError, NotSupported, TimeoutError):
         return

@@ -87,6 +87,10 @@ SAID: list[tuple[ev.Event, str]] = [
     (ev.ResponseStarted(attempt="att", response="resp_1"), "resp_1"),
     (ev.ResponseStarted(attempt="att", response="resp_1", connection="ws-1"), "resp_1 on ws-1"),
     (
+        ev.ResponseStarted(attempt="att", response="resp_1", connection="ws-1", lane="lane-02"),
+        "resp_1 on ws-1 by lane-02",
+    ),
+    (
         ev.OutputCheckpointed(attempt="att", part="text:0:0", offset=3, text="x"),
         "text:0:0 from 3: x",
     ),

@@ -12,7 +12,8 @@ import turnlog
 from turnlog import events as ev
 from turnlog.conversation import Conversation
 from turnlog.errors import Busy, InvalidInput
-from turnlog.ports import Delete, Endpoint, Profile, Timeouts
+from turnlog.following import STOP_SECONDS
+from turnlog.ports import Cancel, Delete, Endpoint, Frame, Profile, Request, Timeouts
 from turnlog.store import MemoryStore
 from turnlog.testing import Reply, text
 from turnlog.updates import Retracted
@@ -225,3 +226,29 @@ async def test_a_provider_that_is_gone_does_not_keep_a_turn_from_being_cancelled
         assert left.action == "left it for the next time"
         await (await chat.turn(turn)).cancel()
         assert (await (await chat.turn(turn)).result()).status == "cancelled"
+
+
+class Deaf(ReplayTransport):
+    """A provider that never answers whoever asks it to stop."""
+
+    async def send(self, request: Request) -> AsyncGenerator[Frame]:
+        """Send, or say nothing for ever."""
+        if isinstance(request, Cancel):
+            await asyncio.Event().wait()
+        async for frame in super().send(request):
+            yield frame
+
+
+@on_clock
+async def test_a_provider_that_is_silent_does_not_keep_a_turn_from_being_cancelled() -> None:
+    way = Deaf([text(LONG).but(hold=8)])
+    async with opened(way, in_background()) as log:
+        chat = await log.conversation("c", agent="test")
+        turn = await chat.send("Go.")
+        await advance(1)
+        task = asyncio.create_task(turn.cancel())
+        await advance(STOP_SECONDS / 2)
+        assert not task.done()
+        await advance(STOP_SECONDS)
+        await task
+        assert (await turn.result()).status == "cancelled"

@@ -119,6 +119,7 @@ def _request(event: ev.RequestEvent) -> str:
             return _prepared(event)
         case ev.ResponseStarted():
             on = f" on {event.connection}" if event.connection else ""
+            on += f" by {event.lane}" if event.lane else ""
             return f"{event.response}{on}"
         case ev.OutputCheckpointed():
             return f"{event.part} from {event.offset}: {event.text}"
