@@ -1,6 +1,7 @@
 """Every transport of ours passes the contract, the network ones against the simulator."""
 
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -12,6 +13,9 @@ from turnlog.testing.transport_contract import TransportContract
 from turnlog_transports import fallback, http, replay, websocket
 from turnlog_transports.profiles import OPENAI
 from turnlog_transports.simulator import Simulator
+
+TLS = ssl.create_default_context()
+"""Made once: to read the certificates of a machine takes longer than most tests."""
 
 
 class Networked(TransportContract):
@@ -44,7 +48,7 @@ class Networked(TransportContract):
 
     def opened(self, base_url: str, timeouts: Timeouts) -> Transport:
         profile = replace(OPENAI, lanes=self.lanes)
-        endpoint = Endpoint(base_url=base_url, profile=profile, timeouts=timeouts)
+        endpoint = Endpoint(base_url=base_url, profile=profile, timeouts=timeouts, tls=TLS)
         return type(self).open_transport(endpoint)
 
 
