@@ -13,6 +13,7 @@ from turnlog.decide import (
     Approve,
     BeginTurn,
     Command,
+    Compacted,
     Configure,
     Defer,
     DoubtCalls,
@@ -404,3 +405,26 @@ def test_a_command_is_carried_out_or_refused_with_a_typed_error(
     else:
         world.story.take(found)
         assert world.state.version == before.version + len(found)
+
+
+# -- compaction ----------------------------------------------------------------------------
+
+
+def test_a_compaction_is_committed_behind_the_context_and_before_the_tail() -> None:
+    story = exchange().add(user("so far unsent"))
+    before = story.state
+    items = (message("a"), message("b"))
+    story.do(Compacted(items=items, response="resp_c", usage={"total_tokens": 3}))
+    after = story.state
+    assert (after.window, after.committed) == (before.committed, before.committed + 2)
+    assert (after.next, after.parent) == (before.next + 2, None)
+    (run,) = after.tail
+    assert (run.ordinal, run.count) == (after.committed, 1)
+
+
+def test_a_compaction_waits_for_a_request_and_for_outputs() -> None:
+    empty = Compacted(items=())
+    with pytest.raises(Busy):
+        decide(sent().state, empty)
+    with pytest.raises(InvalidInput, match="cannot be parted"):
+        decide(asked("c1").state, empty)

@@ -5,21 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 import turnlog
 from turnlog import events as ev
+from turnlog.canonical import JsonObject
 from turnlog.conversation import Conversation
-from turnlog.errors import Busy, InvalidInput
+from turnlog.errors import Busy, InvalidInput, Lost, NotSupported, TurnlogError, Unheard
 from turnlog.following import STOP_SECONDS
-from turnlog.ports import Cancel, Delete, Endpoint, Frame, Profile, Request, Timeouts
+from turnlog.ports import (
+    Cancel,
+    Delete,
+    Endpoint,
+    Frame,
+    Problem,
+    Profile,
+    Request,
+    Retrieve,
+    Timeouts,
+)
 from turnlog.store import MemoryStore
 from turnlog.testing import Reply, text
 from turnlog.updates import Retracted
 from turnlog_transports import http
 from turnlog_transports.profiles import OPENAI
-from turnlog_transports.replay import ReplayTransport
+from turnlog_transports.replay import PROFILE, ReplayTransport
 from turnlog_transports.simulator import Simulator
 
 from ..transports.clock import advance, on_clock
@@ -252,3 +264,89 @@ async def test_a_provider_that_is_silent_does_not_keep_a_turn_from_being_cancell
         await advance(STOP_SECONDS)
         await task
         assert (await turn.result()).status == "cancelled"
+
+
+# -- providers that do not keep their word -------------------------------------------------
+
+
+def refused(status: int) -> Frame:
+    problem = Problem(status=status, message="No.")
+    return Frame(type="error", data={}, terminal="error", problem=problem)
+
+
+class Odd(ReplayTransport):
+    """A provider that answers each question about a response as it is told."""
+
+    answers: Sequence[Frame | TurnlogError] = ()
+    asked = 0
+
+    async def send(self, request: Request) -> AsyncGenerator[Frame]:
+        """Send, or answer as told; the last answer is given for ever."""
+        if isinstance(request, Retrieve):
+            answer = self.answers[min(self.asked, len(self.answers) - 1)]
+            self.asked += 1
+            if isinstance(answer, TurnlogError):
+                raise answer
+            yield answer
+            return
+        async for frame in super().send(request):
+            yield frame
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked"),
+    [
+        ([NotSupported("no")], 2),
+        ([refused(404)], 2),
+        ([refused(400), refused(404)], 2),
+        ([refused(400), refused(500)], 6),
+        ([Unheard("silence")], 10),
+        ([refused(500)], 10),
+        ([Lost("cut"), NotSupported("no")], 3),
+    ],
+    ids=str,
+)
+@on_clock
+async def test_what_cannot_be_heard_on_is_asked_anew(
+    answers: Sequence[Frame | TurnlogError], asked: int
+) -> None:
+    way = Odd([text(LONG).but(cut_after=4), text("Anew.")])
+    way.answers = answers
+    async with opened(way, in_background()) as log:
+        chat = await log.conversation("c", agent="test")
+        task = asyncio.create_task(chat.run("Go."))
+        await advance(600)
+        assert (await task).output_text == "Anew."
+        assert way.asked == asked
+        (lost,) = await all_of(chat, ev.ResponseInterrupted)
+        assert lost.response == "resp_1"
+
+
+@on_clock
+async def test_an_answer_between_refusals_is_taken() -> None:
+    ended: JsonObject = {"id": "resp_1", "status": "completed", "output": text("Late.").items[:1]}
+    running: JsonObject = {"response": {"id": "resp_1", "status": "in_progress"}}
+    way = Odd([text(LONG).but(cut_after=4)])
+    way.answers = [
+        refused(400),
+        refused(503),
+        Frame(type="response.in_progress", data=running),
+        refused(503),
+        Frame(type="response.completed", data={"response": ended}, terminal="completed"),
+    ]
+    async with opened(way, in_background()) as log:
+        chat = await log.conversation("c", agent="test")
+        task = asyncio.create_task(chat.run("Go."))
+        await advance(600)
+        assert (await task).output_text == "Late."
+        assert (await log.verify()).ok
+
+
+@pytest.mark.parametrize("profile", [PROFILE, replace(PROFILE, retrieve=False)])
+async def test_an_unstored_response_in_the_foreground_is_not_asked_about(profile: Profile) -> None:
+    way = Odd([text(LONG).but(cut_after=4), text("Anew.")], profile=profile)
+    way.answers = [NotSupported("never asked")]
+    async with opened(way, agent(store=False)) as log:
+        chat = await log.conversation("c", agent="test")
+        assert (await chat.run("Go.")).output_text == "Anew."
+        assert way.asked == 0

@@ -421,14 +421,17 @@ async def test_forks_that_cannot_be() -> None:
             await chat.fork("")
 
 
-async def test_a_fork_of_an_unstored_chain_is_full() -> None:
-    script = [text("One."), text("Two.")]
+@pytest.mark.parametrize("moved_on", [False, True])
+async def test_a_fork_of_an_unstored_chain_is_full_once_that_has_moved_on(moved_on: bool) -> None:
+    script = [text("One."), text("Two."), text("Three.")]
     async with talking(script, agent(add, store=False)) as (chat, way):
         await chat.run("1")
         branch = await chat.fork("b")
+        if moved_on:
+            await chat.run("on")
         await branch.run("2")
-        assert "previous_response_id" not in way.requests[1]
-        assert said(way.requests[1]) == ["1", "One.", "2"]
+        full = ["1", "One.", "2"]
+        assert said(way.requests[-1]) == (full if moved_on else ["2"])
 
 
 async def test_w17_a_full_request_holds_everything_the_model_said() -> None:

@@ -297,6 +297,12 @@ async def test_interrupt_cancels_what_runs_and_goes_on() -> None:
         assert said(way.requests[1]) == ["One.", "Two."]
 
 
+async def test_where_nothing_runs_there_is_nothing_to_interrupt() -> None:
+    async with talking([text("One."), text("Two.")]) as (chat, _):
+        await chat.run("One.", if_busy="interrupt")
+        assert (await chat.run("Two.", if_busy="interrupt")).output_text == "Two."
+
+
 @pytest.mark.parametrize("options", [{"if_busy": "wait"}, {"pending": "queue"}])
 async def test_a_choice_that_is_none_is_refused(options: TurnOptions) -> None:
     async with talking([text("Hi.")]) as (chat, _):
