@@ -193,7 +193,7 @@ class Provider:
 async def provider(way: str, script: Script, *, seed: str = "") -> AsyncGenerator[Provider]:
     """A transport, and a provider that answers from a script."""
     if way == "replay":
-        replay = ReplayTransport(script, idle_timeout=WAIT, seed=seed)
+        replay = ReplayTransport(script, timeouts=Timeouts(first_frame=WAIT, idle=WAIT), seed=seed)
         yield Provider(replay, lambda: replay.requests, lambda _: None)
         return
     async with Simulator(script, seed=seed) as simulator:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -29,23 +28,17 @@ from turnlog.ports import (
     Profile,
     Request,
     Retrieve,
+    Timeouts,
     Transport,
 )
 from turnlog.state import Parent
-from turnlog.testing import TransportContract, call, refuse_upgrade, scripted, text
+from turnlog.testing import call, refuse_upgrade, scripted, text
 from turnlog.testing.scripts import Reply
 from turnlog_transports.replay import ReplayTransport, open_transport
 
 
 def held(transport: Transport, parent: Parent) -> bool:
     return transport.remembers(parent, via="replay", conversation="")
-
-
-class TestReplayContract(TransportContract):
-    """The replay transport keeps what every transport promises."""
-
-    async def serve(self, replies: Sequence[Reply]) -> Transport:
-        return ReplayTransport(replies)
 
 
 def create(**fields: Json) -> Create:
@@ -119,7 +112,8 @@ async def test_a_refused_upgrade_means_that_nothing_was_sent() -> None:
 async def test_silence_lasts_as_long_as_the_endpoint_says(
     after: int, error: type[Exception]
 ) -> None:
-    transport = ReplayTransport([text("Hi.").but(stall_after=after)], idle_timeout=0.01)
+    timeouts = Timeouts(first_frame=0.01, idle=0.01)
+    transport = ReplayTransport([text("Hi.").but(stall_after=after)], timeouts=timeouts)
     heard: list[Frame] = []
     with pytest.raises(error, match=r"silent for 0\.01 seconds"):
         async for frame in transport.send(create()):

@@ -56,51 +56,25 @@ class TestWebSocket(Networked):
     open_transport = staticmethod(websocket.open_transport)
 
 
-class Unfriendly(TransportContract):
-    """What is still to be mended wherever HTTP or the replay carries a request."""
-
-    @pytest.mark.xfail(raises=AssertionError, reason="an unknown kind of request is a bug there")
-    async def test_a_request_of_a_kind_that_it_does_not_know_is_not_supported(self) -> None:
-        await super().test_a_request_of_a_kind_that_it_does_not_know_is_not_supported()
-
-
-class WarmsForEver(TransportContract):
-    """What is still to be mended where there is nothing to connect ahead."""
-
-    @pytest.mark.xfail(raises=AssertionError, reason="warm() does not look whether it is closed")
-    async def test_w46_a_closed_transport_does_not_warm(self) -> None:
-        await super().test_w46_a_closed_transport_does_not_warm()
-
-
-class TestHttp(Unfriendly, WarmsForEver, Networked):
+class TestHttp(Networked):
     open_transport = staticmethod(http.open_transport)
 
 
-class TestAuto(Unfriendly, Networked):
+class TestAuto(Networked):
     open_transport = staticmethod(fallback.open_transport)
 
 
-class TestAutoWithoutLanes(Unfriendly, Networked):
+class TestAutoWithoutLanes(Networked):
     open_transport = staticmethod(fallback.open_transport)
     lanes = False
 
 
-class TestWebSocketWithHttpBesideIt(Unfriendly, Networked):
+class TestWebSocketWithHttpBesideIt(Networked):
     open_transport = staticmethod(fallback.open_websocket)
     lanes = False
 
 
-class TestReplay(Unfriendly, WarmsForEver):
-    @pytest.mark.xfail(raises=TimeoutError, reason="it waits by `idle` for the first frame, too")
-    async def test_w23_silence_before_the_first_frame_is_unheard(self) -> None:
-        self.patience = 1.0
-        await super().test_w23_silence_before_the_first_frame_is_unheard()
-
-    @pytest.mark.xfail(raises=TimeoutError, reason="it has no deadline for a whole response")
-    async def test_an_answer_that_never_ends_is_lost_in_the_end(self) -> None:
-        self.patience = 1.0
-        await super().test_an_answer_that_never_ends_is_lost_in_the_end()
-
+class TestReplay(TransportContract):
     async def serve(
         self, replies: Sequence[Reply], *, timeouts: Timeouts | None = None
     ) -> Transport:

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import assert_never
 from urllib.parse import quote
 
 import httpx2
@@ -109,7 +108,8 @@ class HttpTransport:
         """Nothing is drained here, so nothing is told."""
 
     async def warm(self) -> None:
-        """Nothing to connect ahead."""
+        """Nothing to connect ahead; raises Closed."""
+        self._life.check()
 
     async def close(self) -> None:
         """Close every connection; streams under way raise Closed (W-47)."""
@@ -137,7 +137,9 @@ class HttpTransport:
             case Cancel(response=response):
                 self._need(self.profile.background, request)
                 return _Call(method="POST", path=f"{_of(response)}/cancel")
-        assert_never(request)
+            case _:
+                # What is sent may have been made by a newer engine than this was written for.
+                raise NotSupported(f"the http transport has no {type(request).__name__}")
 
     def _need(self, able: bool, request: Request) -> None:
         if not able:
