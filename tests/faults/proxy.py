@@ -169,8 +169,9 @@ async def _chunks(wire: Wire) -> AsyncGenerator[Frame]:
     """The events of a chunked body, however they lie in its chunks, and the last chunk."""
     size, header, last = -1, 0, b""
     while size:
+        between = not wire.held
         line = await wire.until(b"\r\n")
-        header = header or len(line)
+        header = len(line) if between else header
         size = int(line, 16)
         data = last + (await wire.exactly(size + 2))[:-2]
         begun = len(wire.held) - len(data) - 2
@@ -248,9 +249,10 @@ class Proxy:
         ]
         ends = [asyncio.create_task(event.wait()) for event in (link.over, self._closed)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        for task in (*ways, *ends):
+        tasks: list[asyncio.Task[object]] = [*ways, *ends]
+        for task in tasks:
             task.cancel()
-        came = await asyncio.gather(*ways, *ends, return_exceptions=True)
+        came = await asyncio.gather(*tasks, return_exceptions=True)
         await link.close()
         for error in came:
             if isinstance(error, Exception):

@@ -33,8 +33,30 @@ from turnlog_transports import fallback, http
 from turnlog_transports.profiles import OPENAI
 from turnlog_transports.simulator import Simulator
 
-from .given import ASK, PATIENCE, SUM, collect, in_no_time, inputs, leaping, model, shown, sound
-from .proxy import HARMLESS, KINDS, Fault, Frame, Kind, Point, Proxy, Sender, Where
+from .given import (
+    ASK,
+    PATIENCE,
+    SUM,
+    collect,
+    facts,
+    in_no_time,
+    inputs,
+    leaping,
+    model,
+    shown,
+    sound,
+)
+from .proxy import (
+    HARMLESS,
+    KINDS,
+    Fault,
+    Frame,
+    Kind,
+    Point,
+    Proxy,
+    Sender,
+    Where,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +94,7 @@ async def add(ctx: turnlog.ToolContext[None], a: int, b: int) -> int:
 
 
 AGENT = turnlog.Agent("test", model="gpt-5", tools=[add])
+UNSTORED = turnlog.Agent("unstored", model="gpt-5", tools=[add], store=False)
 
 
 @dataclass(slots=True)
@@ -95,7 +118,7 @@ async def stage(way: str, simulator: Simulator, fault: Fault | None) -> AsyncGen
         )
         async with turnlog.open(
             "",
-            agents=[AGENT],
+            agents=[AGENT, UNSTORED],
             transport=WAYS[way].open(endpoint),
             store=MemoryStore(),
             ambient=leaping(),
@@ -163,11 +186,11 @@ def places(frame: Frame, kind: Kind, *, last: bool, odd: bool) -> list[Where]:
         return ["before"]
     if EVERYWHERE:
         return all
-    sides: tuple[Where, Where] = ("in header", "in payload") if odd else ("in payload", "in header")
-    inside: Where = next((where for where in sides if where in all), "before")
+    inside: list[Where] = [where for where in all if where in ("in header", "in payload")]
+    chosen: list[Where] = inside[:1] if odd else inside[-1:]
     if kind in HARMLESS:
-        return [inside]
-    return ["before", inside, "after"] if last else ["before", inside]
+        return chosen or ["before"]
+    return ["before", *chosen, "after"] if last else ["before", *chosen]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -186,3 +209,36 @@ async def test_a_fault_everywhere(way: str, kind: Kind) -> None:
                 error.add_note(f"{way}: {fault}")
                 raise
     print(f"{len(found)} points of {kind} on {way}")
+
+
+async def talk(now: Stage, name: str) -> None:
+    """One of two conversations that share a connection, and so its fault."""
+    chat = await now.log.conversation(name, agent=UNSTORED)
+    turn = await chat.send(ASK)
+    live = await collect(aiter(turn))
+    later = await collect(aiter(turn))
+    assert (await turn.peek()).output_text == SUM
+    assert "".join(shown(live).values()) == SUM
+    assert (facts(live), shown(live)) == (facts(later), shown(later))
+    async with asyncio.timeout(PATIENCE):
+        assert (await chat.run("And now?")).output_text == "Fine."
+    assert inputs(await chat.items()) == [ASK, "And now?"]
+    await sound(now.log, chat)
+
+
+@pytest.mark.parametrize("kind", ["cut", "stall"])
+@in_no_time
+async def test_a_fault_hits_two_conversations_on_one_connection(kind: Kind) -> None:
+    """Nothing is stored, so that both lose what the connection remembered."""
+    async with Simulator([model] * 100_000) as simulator:
+        async with stage("lanes", simulator, None) as now:
+            await asyncio.gather(talk(now, "a"), talk(now, "b"))
+            assert simulator.connections.total == 1
+            passed = list(now.proxy.passed)
+        found = list(points(passed, kind, 0))[:: 1 if EVERYWHERE else 5]
+        for point in found:
+            async with stage("lanes", simulator, Fault(kind, point)) as now:
+                await asyncio.gather(talk(now, "a"), talk(now, "b"))
+                assert now.proxy.struck.is_set(), point
+                assert len(set(ran)) == len(ran) == 4, point
+    print(f"{len(found)} points of {kind} on lanes that two share")
