@@ -1,6 +1,6 @@
 """A thousand conversations in a process of their own, for so many seconds.
 
-    python -m tests.soak.client <seed> <seconds> <database> <base url> <how many to verify>
+    python -m tests.soak.client <seed> <load> <seconds> <database> <base url> <how many to verify>
 
 The one rule: it prints what it found and judges nothing, but for what is wrong at the place where
 it happens. TURNLOG_SOAK_LEAK is how many bytes it keeps of each turn, to see the test fail.
@@ -24,12 +24,11 @@ from turnlog_transports.profiles import OPENAI
 from ..faults.given import sound
 from .ledger import Ledger
 from .memory import Sample, resident, sockets
-from .story import name_of
+from .story import LOADS, name_of
 from .talkers import Soak, Talker
 
 CONVERSATIONS = 1000
 CONNECTIONS = 63
-AT_ONCE = 400
 ROTATE_SECONDS = 5.0
 LAST_SECONDS = 10.0
 """How long before the end nothing new is begun, so that what was begun can end."""
@@ -91,10 +90,13 @@ async def look_back(log: turnlog.Log, soak: Soak, talkers: list[Talker], verifie
     return ledger
 
 
-async def main(seed: str, seconds: float, path: str, base_url: str, verified: int) -> None:
+async def main(
+    seed: str, kind: str, seconds: float, path: str, base_url: str, verified: int
+) -> None:
     """Talk, look back, close, and say what came of it."""
+    load = LOADS[kind]
     leak = int(os.environ.get("TURNLOG_SOAK_LEAK", "0"))
-    soak, watch = Soak(seed, asyncio.Semaphore(AT_ONCE), leak=leak), Watch()
+    soak, watch = Soak(seed, asyncio.Semaphore(load.at_once), load.rest, leak=leak), Watch()
     loop, before = asyncio.get_running_loop(), sockets()
     opening = turnlog.open(
         path,
@@ -143,4 +145,4 @@ def quantile(soak: Soak, share: float) -> int | None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    asyncio.run(main(given[0], float(given[1]), given[2], given[3], int(given[4])))
+    asyncio.run(main(given[0], given[1], float(given[2]), given[3], given[4], int(given[5])))

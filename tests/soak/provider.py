@@ -1,4 +1,4 @@
-"""A provider to soak in a process of its own: `python -m tests.soak.provider <seed>`.
+"""A provider to soak in a process of its own: `python -m tests.soak.provider <seed> <load>`.
 
 It prints the address to give to a client, and goes on until its input ends; then it prints what it
 counted. Between it and its clients stands a wire that is cut now and then, whatever goes over it.
@@ -17,16 +17,13 @@ from urllib.parse import urlsplit
 
 from turnlog_transports.simulator import Simulator
 
-from .story import Model
+from .story import LOADS, Model
 
 REQUESTS = 1_000_000
 """For how many requests the script is long enough."""
 
 KEEP = 5_000
 """How many responses are remembered; whoever continues from an older one has lost its chain."""
-
-CONNECTION_SECONDS = 12.0
-CUTS_EVERY = 4.0
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -99,32 +96,33 @@ class Wire:
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: End(self, end), "127.0.0.1", self._port)
 
-    async def cut_now_and_then(self) -> None:
+    async def cut_now_and_then(self, every: float) -> None:
         """Cut some connection, whatever is under way on it, again and again."""
         while True:
-            await asyncio.sleep(self._draw.uniform(0.1, 2 * CUTS_EVERY))
+            await asyncio.sleep(self._draw.uniform(0.1, 2 * every))
             if self.ends:
                 self._draw.choice(list(self.ends)).cut(reset=self._draw.random() < 0.5)
                 self.cuts += 1
 
 
-async def main(seed: str) -> None:
+async def main(seed: str, kind: str) -> None:
     """Answer until the input ends."""
-    model = Model(seed)
+    load = LOADS[kind]
+    model = Model(seed, load)
     simulator = Simulator(
         [model] * REQUESTS,
         seed=seed,
         record=False,
         keep=KEEP,
         lanes=True,
-        connection_seconds=CONNECTION_SECONDS,
+        connection_seconds=load.connection_seconds,
     )
     loop = asyncio.get_running_loop()
     async with simulator:
         wire = Wire(urlsplit(simulator.base_url).port or 0, Random(seed))
         server = await loop.create_server(lambda: End(wire), "127.0.0.1", 0)
         print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
-        cutting = asyncio.create_task(wire.cut_now_and_then())
+        cutting = asyncio.create_task(wire.cut_now_and_then(load.cuts_every))
         await asyncio.to_thread(sys.stdin.read)
         cutting.cancel()
         server.close()

@@ -61,10 +61,34 @@ def plan(seed: str, conversation: int, turn: int) -> Plan:
     return Plan(said, called, ending)
 
 
-def pace(seed: str, conversation: int, turn: int) -> float:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How much goes on at once.
+
+    `pace` is how many seconds lie between the frames of the slowest responses, `at_once` how many
+    turns are under way, `rest` how long a conversation rests between two bursts of turns, on the
+    average; `cuts_every` is how long a connection goes well, on the average, and
+    `connection_seconds` when the provider ends it, unless the client is sooner.
+    """
+
+    pace: float
+    at_once: int
+    rest: float
+    cuts_every: float
+    connection_seconds: float
+
+
+LOADS = {
+    "short": Load(pace=0.3, at_once=400, rest=30.0, cuts_every=5.0, connection_seconds=9.0),
+    "long": Load(pace=2.0, at_once=1000, rest=10.0, cuts_every=4.0, connection_seconds=36.0),
+}
+"""The short one leaves time to finish within a minute, the long one has all talk at once."""
+
+
+def pace(seed: str, load: Load, conversation: int, turn: int) -> float:
     """Seconds between two frames of a turn: some stream fast, most as a model does."""
     draw = Random(f"{seed} {conversation} {turn} pace")
-    return draw.choice((0.01, 0.1, 0.2, 0.3, 0.5))
+    return load.pace * draw.choice((0.02, 0.2, 0.4, 0.6, 1.0))
 
 
 # -- the model -----------------------------------------------------------------------------
@@ -78,6 +102,7 @@ class Model:
     """
 
     seed: str
+    load: Load
     counts: Counter[str] = field(default_factory=Counter[str])
     wrong: list[str] = field(default_factory=list[str])
     _tries: dict[int, tuple[int, str, int]] = field(default_factory=dict[int, tuple[int, str, int]])
@@ -114,7 +139,7 @@ class Model:
 
     def _reply(self, conversation: int, turn: int, stage: str, tried: int) -> Reply:
         planned = plan(self.seed, conversation, turn)
-        delay = pace(self.seed, conversation, turn)
+        delay = pace(self.seed, self.load, conversation, turn)
         draw = Random(f"{self.seed} {conversation} {turn} {stage} {tried}")
         fault = _fault(draw) if tried < 3 else None
         if fault is not None:

@@ -41,9 +41,6 @@ WAYS: dict[Way, int] = {
 }
 """How turns are taken, and how often of a hundred."""
 
-REST_SECONDS = 30.0
-"""How long a conversation rests between two bursts of turns, on the average."""
-
 STOPPED: frozenset[Way] = frozenset({"leave", "cancel", "after_request", "timeout"})
 
 
@@ -52,11 +49,13 @@ class Soak:
     """What all talkers share: what they count, what is wrong, and which tools ran.
 
     `at_once` bounds how many turns are under way, so that a slow machine is not asked for more than
-    it can do. `leak` is how many bytes are kept of each turn, to see what a leak looks like.
+    it can do; `rest` is that of the load. `leak` is how many bytes are kept of each turn, to see
+    what a leak looks like.
     """
 
     seed: str
     at_once: asyncio.Semaphore
+    rest: float
     counts: Counter[str] = field(default_factory=Counter[str])
     waits: Counter[int] = field(default_factory=Counter[int])
     wrong: list[str] = field(default_factory=list[str])
@@ -100,7 +99,7 @@ class Talker:
         """Take one turn behind the other; whatever is raised is wrong."""
         loop = asyncio.get_running_loop()
         turn, burst = 0, self.draw.randint(1, 3)
-        await self._rest(self.draw.uniform(0, REST_SECONDS), until)
+        await self._rest(self.draw.uniform(0, self.soak.rest), until)
         while loop.time() < until:
             turn, burst = turn + 1, burst - 1
             try:
@@ -114,7 +113,7 @@ class Talker:
                 await self._rest(self.draw.choice((0.0, 0.5)), until)
             else:
                 burst = self.draw.randint(1, 3)
-                await self._rest(self.draw.uniform(0, 2 * REST_SECONDS), until)
+                await self._rest(self.draw.uniform(0, 2 * self.soak.rest), until)
 
     async def _rest(self, seconds: float, until: float) -> None:
         left = until - asyncio.get_running_loop().time()
