@@ -7,7 +7,9 @@ the fault was and wherever. Nobody waits: the clock leaps as soon as all is sile
 Every fault strikes before, inside and behind every frame. Without TURNLOG_FAULTS=all, it strikes
 inside a frame once, in its header or in its payload (which of them, changes from fault to fault
 and from way to way); what does no harm strikes a frame once; and behind a frame it does where the
-other side is next, since anywhere else that is before the next frame.
+other side is next, since anywhere else that is before the next frame. A lost response can be
+fetched from this provider, which has finished it long before; so whether the profile says so
+changes from frame to frame too, or else nothing that was shown would ever be retracted.
 """
 
 from __future__ import annotations
@@ -108,14 +110,18 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(way: str, simulator: Simulator, fault: Fault | None) -> AsyncGenerator[Stage]:
-    """A new log, a new transport and a new proxy; the provider is the one that was there."""
+async def stage(
+    way: str, simulator: Simulator, fault: Fault | None, *, fetches: bool = True
+) -> AsyncGenerator[Stage]:
+    """A new log, a new transport and a new proxy; the provider is the one that was there.
+
+    `fetches` says whether the provider is asked what became of a response.
+    """
     ran.clear()
     port = int(simulator.base_url.rpartition(":")[2].partition("/")[0])
     async with Proxy(port, fault) as proxy:
-        endpoint = Endpoint(
-            base_url=proxy.base_url, profile=WAYS[way].profile, timeouts=TIMEOUTS, tls=TLS
-        )
+        profile = replace(WAYS[way].profile, retrieve=fetches)
+        endpoint = Endpoint(base_url=proxy.base_url, profile=profile, timeouts=TIMEOUTS, tls=TLS)
         async with turnlog.open(
             "",
             agents=[AGENT, UNSTORED],
@@ -199,16 +205,25 @@ def places(frame: Frame, kind: Kind, *, last: bool, odd: bool) -> list[Where]:
 async def test_a_fault_everywhere(way: str, kind: Kind) -> None:
     async with Simulator([model] * 100_000) as simulator:
         turned = KINDS.index(kind) + list(WAYS).index(way)
-        found = list(points(await sent(way, simulator), kind, turned))
-        for point in found:
+        found = [
+            (point, fetches)
+            for point in points(await sent(way, simulator), kind, turned)
+            for fetches in whether(point.frame + turned)
+        ]
+        for point, fetches in found:
             fault = Fault(kind, point)
             try:
-                async with stage(way, simulator, fault) as now:
+                async with stage(way, simulator, fault, fetches=fetches) as now:
                     await strike(now, fault)
             except Exception as error:
-                error.add_note(f"{way}: {fault}")
+                error.add_note(f"{way}: {fault}, {fetches=}")
                 raise
     print(f"{len(found)} points of {kind} on {way}")
+
+
+def whether(number: int) -> Sequence[bool]:
+    """Whether lost responses are fetched: either, and elsewhere the other, or both."""
+    return (True, False) if EVERYWHERE else (number % 4 < 2,)
 
 
 async def talk(now: Stage, name: str) -> None:
