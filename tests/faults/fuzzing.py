@@ -258,17 +258,13 @@ def _inside(by: Callable[[list[Piece], Mutation], str | None]) -> _Change:
 
 def _another(stream: list[Piece], one: Mutation) -> str:
     """A value from another message: an id that belongs elsewhere, a number that was there."""
-    values = [json.dumps(one) for piece in stream for one in _leaves(piece)]
-    return values[one.what % len(values)] if values else "null"
+    found = [value for piece in stream for value in _NAMED.findall(piece.raw[:5000])]
+    return found[one.what % len(found)].decode("utf-8", "replace") if found else "null"
 
 
-def _leaves(piece: Piece) -> Iterator[Json]:
-    with_keys = ("id", "item_id", "response_id", "output_index", "sequence_number", "call_id")
-    for key in with_keys:
-        for found in re.findall(rb'"%s": ("[^"]*"|\d+)' % key.encode(), piece.raw[:5000]):
-            yield json.loads(found)
-
-
+_NAMED = re.compile(
+    rb'"(?:id|item_id|response_id|output_index|sequence_number|call_id)": ("[^"]*"|\d+)'
+)
 _CHANGES: Mapping[Kind, _Change] = {
     "drop": lambda stream, at, one: [],
     "double": lambda stream, at, one: [stream[at], stream[at]],

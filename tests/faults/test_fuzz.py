@@ -8,15 +8,19 @@ it, a few, the same on every run. Nobody waits: the clock leaps as soon as all i
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
 import ssl
-from collections import Counter
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import aclosing, contextmanager, suppress
+import subprocess
+import sys
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import count
 from typing import Literal
 
 import pytest
@@ -27,7 +31,7 @@ from websockets.exceptions import ConnectionClosed
 
 import turnlog
 from turnlog import events as ev
-from turnlog.canonical import dumps, loads, loads_object, text
+from turnlog.canonical import JsonObject, dumps, loads, loads_object, text
 from turnlog.conversation import Conversation
 from turnlog.errors import Lost, TurnlogError, Unheard
 from turnlog.ports import Create, Endpoint, Frame, Profile, Timeouts, Transport
@@ -209,23 +213,34 @@ def test_a_plain_answer_is_a_frame_whatever_it_says() -> None:
 
 # -- a provider on real sockets ------------------------------------------------------------
 
-Ending = Literal["stays", "closes", "is cut"]
+Ending = Literal["stays", "closes", "is cut", "babbles", "waits"]
 ENDINGS: Sequence[Ending] = ("stays", "closes", "is cut")
+COUNTED = ("stays", "closes")
+"""Endings behind which everything that was sent has arrived."""
 TIMEOUTS = Timeouts(connect=1.0, queue=1.0, first_frame=1.0, idle=1.0, total=3.0, ping=None)
 HANGING = 10.0
 """Seconds on a clock that leaps: whoever is not done then waits for nothing."""
 
 
 PLAIN = Dress()
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What the provider answers to one request, and what becomes of the connection behind it."""
+    """What the provider answers to one request, and what becomes of the connection behind it.
+
+    Over HTTP the answer begins with `head`, and `noise` is what is babbled.
+    """
 
     pieces: Sequence[Piece]
     ending: Ending = "stays"
     dress: Dress = PLAIN
+    head: bytes = STREAM
+    noise: bytes = b""
+
+
+PROPER = Case(())
 
 
 class Odd:
@@ -233,13 +248,16 @@ class Odd:
 
     def __init__(self) -> None:
         self.url = ""
-        self.case: Case | None = None
+        self.cases: deque[Case] = deque()
         self.sent: list[bytes] = []
+        self.body = b""
+        self.links = 0
         self.settled = asyncio.Event()
+        self.released = asyncio.Event()
 
-    def next(self, case: Case) -> None:
-        """Answer the next create with a case."""
-        self.case, self.sent = case, []
+    def next(self, *cases: Case) -> None:
+        """Answer the next creates with these."""
+        self.cases, self.sent = deque(cases), []
         self.settled.clear()
 
     # -- over a WebSocket ------------------------------------------------------------------
@@ -248,12 +266,12 @@ class Odd:
         """What becomes of one WebSocket."""
         async for raw in socket:
             lane = text(loads_object(raw), "stream_id")
-            case, self.case = self.case, None
-            messages = SANE if case is None else case.pieces
+            case = self.cases.popleft() if self.cases else None
+            messages = sane() if case is None else case.pieces
             try:
                 for piece in messages:
                     await self._send(socket, piece, lane, note=case is not None)
-                await self._end(socket, "stays" if case is None else case.ending)
+                await self._end(socket, case or PROPER)
             except ConnectionClosed:
                 pass
             self.settled.set()
@@ -278,23 +296,36 @@ class Odd:
                 await socket.pong(b"nobody asked")
                 await socket.send(raw, text=True)
 
-    async def _end(self, socket: ServerConnection, ending: Ending) -> None:
-        if ending == "closes":
-            await socket.close()
-        elif ending == "is cut":
-            socket.transport.abort()
-        else:
-            # The client has read everything when it answers.
-            await (await socket.ping())
+    async def _end(self, socket: ServerConnection, case: Case) -> None:
+        match case.ending:
+            case "closes":
+                await socket.close()
+            case "is cut":
+                socket.transport.abort()
+            case "babbles":
+                socket.transport.write(case.noise)
+                socket.transport.close()
+            case "waits":
+                await self.released.wait()
+                await socket.send('{"type":"response.completed"}')
+            case "stays":
+                # The client has read everything when it answers.
+                await (await socket.ping())
 
     # -- over HTTP -------------------------------------------------------------------------
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """What becomes of one HTTP connection."""
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            while await self._answered(reader, writer):
-                pass
-        writer.close()
+        self.links += 1
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                while await self._answered(reader, writer):
+                    pass
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+        finally:
+            self.links -= 1
 
     async def _answered(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -303,30 +334,39 @@ class Odd:
         if head.startswith(b"GET"):
             writer.write(b"HTTP/1.1 404 No\r\ncontent-length: 2\r\n\r\n{}")
             return True
-        odd, self.case = self.case, None
-        case = odd or Case(SANE, "closes")
+        odd = self.cases.popleft() if self.cases else None
+        case = odd or Case(sane(), "closes")
         body = case.dress.written([piece.raw for piece in case.pieces])
         if odd is not None:
-            self.sent = heard(body)
-        writer.write(_STREAM)
+            self.body = body
+        writer.write(case.head)
         for chunk in case.dress.chunks(body):
             writer.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
             await writer.drain()
         if case.ending == "closes":
             writer.write(b"0\r\n\r\n")
-        return case.ending != "is cut"
+        elif case.ending == "babbles":
+            writer.write(case.noise)
+        elif case.ending == "waits":
+            await self.released.wait()
+            last = b'data: {"type":"response.completed"}\n\n'
+            writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(last), last))
+        return case.ending in ("stays", "closes", "waits") and case.head is STREAM
 
 
-_STREAM = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-)
-SANE = fuzzing.pieces(
-    [
-        {"type": "response.created", "response": {"id": "resp_sane", "status": "in_progress"}},
-        {"type": "response.output_text.delta", "output_index": 0, "delta": "Fine."},
-        {"type": "response.completed", "response": {"id": "resp_sane", "status": "completed"}},
-    ]
-)
+def sane() -> list[Piece]:
+    """An answer as it should be, unlike any other."""
+    response: JsonObject = {"id": f"resp_sane_{next(_ids)}"}
+    return fuzzing.pieces(
+        [
+            {"type": "response.created", "response": response},
+            {"type": "response.output_text.delta", "output_index": 0, "delta": "Fine."},
+            {"type": "response.completed", "response": response},
+        ]
+    )
+
+
+_ids = count(1)
 
 
 def on_lane(raw: bytes, lane: str | None) -> bytes:
@@ -347,6 +387,13 @@ class Way:
     open: Callable[[Endpoint], Transport]
     profile: Profile = OPENAI
     lane: str | None = None
+
+    def to(self, url: str, **options: object) -> Transport:
+        """A new transport to a provider."""
+        endpoint = Endpoint(
+            base_url=url, profile=self.profile, timeouts=TIMEOUTS, tls=TLS, options=options
+        )
+        return self.open(endpoint)
 
 
 WAYS: Mapping[str, Way] = {
@@ -374,22 +421,14 @@ class Stage:
         self.ran["cases"] += 1
         assert self.wrong == []
 
-    def transport(self, **options: object) -> Transport:
+    def transport(self) -> Transport:
         """A new transport to the provider."""
-        return self.way.open(
-            Endpoint(
-                base_url=self.odd.url,
-                profile=self.way.profile,
-                timeouts=TIMEOUTS,
-                tls=TLS,
-                options=options,
-            )
-        )
+        return self.way.to(self.odd.url)
 
     def counted(self) -> list[bytes]:
         """Those of the messages sent that belong to the answer."""
         if self.way.open is http.open_transport:
-            return expected(self.odd.sent)
+            return expected(heard(self.odd.body))
         return fuzzing.mine(self.odd.sent, self.way.lane)
 
 
@@ -398,16 +437,17 @@ def stage(way: str) -> Generator[Stage]:
     """A provider that is there for one test, by one way."""
     with asyncio.Runner(loop_factory=LeapingLoop) as runner:
         found = Stage(way, runner)
-        serving = runner.run(serve_on_loopback(found.odd, way))
+        stack = AsyncExitStack()
+        runner.run(stack.enter_async_context(listening(found.odd, way)))
         try:
             yield found
         finally:
-            serving.close()
-            runner.run(serving.wait_closed())
+            runner.run(stack.aclose())
     print(way, dict(found.ran))
 
 
-async def serve_on_loopback(odd: Odd, way: str) -> Server | asyncio.Server:
+@asynccontextmanager
+async def listening(odd: Odd, way: str) -> AsyncGenerator[Odd]:
     """Let the provider listen, and take note of its address."""
     serving: Server | asyncio.Server
     if way == "http":
@@ -416,7 +456,13 @@ async def serve_on_loopback(odd: Odd, way: str) -> Server | asyncio.Server:
         serving = await serve(odd.talk, "127.0.0.1", 0, ping_interval=None, compression=None)
     host, port = next(iter(serving.sockets)).getsockname()[:2]
     odd.url = f"http://{host}:{port}/v1"
-    return serving
+    try:
+        yield odd
+    finally:
+        serving.close()
+        await serving.wait_closed()
+        while odd.links:
+            await asyncio.sleep(0)
 
 
 class Strays(logging.Handler):
@@ -484,9 +530,9 @@ async def strike(now: Stage, what: Case) -> None:
                 await now.odd.settled.wait()
         now.ran["strays"] += strayed.count
         wanted = now.counted()
-        for raw, frame in zip(wanted, frames, strict=what.ending != "is cut"):
+        for raw, frame in zip(wanted, frames, strict=what.ending in COUNTED):
             is_faithful(raw, frame)
-        if what.ending != "is cut" and not any(LIMIT in raw for raw in now.odd.sent):
+        if what.ending in COUNTED and not any(LIMIT in raw for raw in now.odd.sent):
             assert is_all(now, len(frames) + strayed.count)
         again, error = await gathered(transport)
         assert (error, [frame.type for frame in again]) == (None, SANE_TYPES)
@@ -512,6 +558,96 @@ def is_all(now: Stage, counted: int) -> bool:
 
 LIMIT = b"websocket_connection_limit_reached"
 SANE_TYPES = ["response.created", "response.output_text.delta", "response.completed"]
+
+
+HEADS: Sequence[bytes] = (
+    b"HTTP/1.1 200 OK\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 40\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: -1\r\n\r\n",
+    STREAM.replace(b"200 OK", b"204 None"),
+    STREAM.replace(b"200 OK", b"302 Found\r\nlocation: /elsewhere"),
+    STREAM.replace(b"200 OK", b"500 Oh"),
+    STREAM.replace(b"200 OK", b"999 Oh"),
+    STREAM.replace(b"200 OK", b"OK"),
+    STREAM.replace(b"HTTP/1.1", b"HTTP/3"),
+    b"HTTP/1.1 100 Continue\r\n\r\n" + STREAM,
+    b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n" + STREAM,
+    STREAM.replace(b"event-stream", b"event-streams"),
+    STREAM.replace(b"event-stream", b"event-stream; charset=utf-16"),
+    STREAM.replace(b"text/event-stream", b"application/json"),
+    STREAM.replace(b"text/event-stream", b"\xff\xfe"),
+    STREAM.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n"),
+    STREAM.replace(b"\r\n\r\n", b"\r\ncontent-length: 3\r\n\r\n"),
+    STREAM.replace(b"\r\n\r\n", b"\r\nx: " + b"x" * 200_000 + b"\r\n\r\n"),
+    STREAM.replace(b"\r\n\r\n", b"\r\nbad header\r\n\r\n"),
+    STREAM.replace(b"chunked", b"chunked, chunked"),
+    STREAM,
+)
+"""How an answer begins that a stream was asked for; the last is how it should."""
+
+
+@EVERY_WAY
+def test_bytes_that_break_the_protocol_end_one_request(way: str) -> None:
+    with stage(way) as now:
+
+        @cases(60)
+        @given(
+            numbers,
+            st.sampled_from(HEADS),
+            st.binary(max_size=40),
+            st.sampled_from(("babbles", "closes")),
+        )
+        def check(number: int, head: bytes, noise: bytes, ending: Ending) -> None:
+            pieces = case("synthesised", number, ())
+            some = pieces[: number % (len(pieces) + 1)]
+            now.run(break_off(now, Case(some, ending, head=head, noise=noise)))
+
+        check()
+
+
+async def break_off(now: Stage, what: Case) -> None:
+    """Send a request into bytes that are not of the protocol, and then another."""
+    transport = now.transport()
+    now.odd.next(what)
+    try:
+        frames, error = await gathered(transport)
+        is_typed(frames, error)
+        now.ran["broken" if error else "whole"] += 1
+        if now.way.open is not http.open_transport:
+            await now.odd.settled.wait()
+        await asyncio.sleep(0.1)  # whatever is still under way arrives first
+        again, error = await gathered(transport)
+        assert (error, [frame.type for frame in again]) == (None, SANE_TYPES)
+    finally:
+        await transport.close()
+
+
+@pytest.mark.parametrize("way", ["http", "websocket"])
+@pytest.mark.parametrize("more", [0, 1, 4000])
+async def test_a_frame_above_the_limit_ends_its_own_connection_alone(way: str, more: int) -> None:
+    limit = 4000
+    above = Case(large(way, limit + more), "closes")
+    async with listening(Odd(), way) as odd:
+        transport = WAYS[way].to(odd.url, max_frame_bytes=limit)
+        odd.next(Case(sane()[:2], "waits"), above)
+        beside = asyncio.create_task(gathered(transport))
+        await until(lambda: len(odd.cases) == 1)
+        frames, error = await gathered(transport)
+        assert isinstance(error, Lost) == (more > 0)
+        assert len(frames) == (1 if more else 3)
+        assert (await gathered(transport))[1] is None
+        odd.released.set()
+        frames, error = await beside
+        assert (error, len(frames)) == (None, 3)
+        await transport.close()
+
+
+async def until(done: Callable[[], bool]) -> None:
+    """Return as soon as something is so."""
+    async with asyncio.timeout(HANGING):
+        while not done():
+            await asyncio.sleep(0)
 
 
 # -- the engine ----------------------------------------------------------------------------
@@ -551,7 +687,7 @@ async def converse(now: Stage, what: Case) -> None:
         assert isinstance(updates[-1], TurnDone)
         assert updates[-1].status == result.status
         await is_sound(log, chat)
-        if what.ending != "is cut":
+        if what.ending in COUNTED:
             counts_what_nobody_knows(now, await chat.events())
         again = await chat.run("And now?", pending="abandon")
         assert (again.status, again.output_text) == ("completed", "Fine.")
@@ -578,3 +714,71 @@ def counts_what_nobody_knows(now: Stage, events: Sequence[Recorded]) -> None:
     kinds = Counter(kind_of(raw) for raw in now.counted())
     assert noted.count("unreadable") == kinds["unreadable"]
     assert noted.count("unknown_frame") == kinds["unknown"]
+
+
+# -- frames that are too large -------------------------------------------------------------
+
+LARGEST = 64 * 1024 * 1024
+"""What `max_frame_bytes` is where it is not given."""
+
+AT_MOST = 5
+"""How many times the largest frame the memory of a process may grow by, in all."""
+
+READER = """
+import asyncio, json, re, sys
+from pathlib import Path
+from turnlog.canonical import text
+from turnlog.errors import TurnlogError
+from turnlog.ports import Create, Endpoint, Timeouts
+from turnlog_transports import http, websocket
+from turnlog_transports.profiles import OPENAI
+
+async def main(url, way):
+    open_transport = {"http": http, "lanes": websocket}[way].open_transport
+    transport = open_transport(Endpoint(base_url=url, profile=OPENAI))
+    for _ in range(4):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before, sizes, error = memory("VmRSS"), [], None
+        try:
+            async for frame in transport.send(Create(body={"model": "gpt-5", "input": "Hi."})):
+                sizes.append(len(text(frame.data, "delta") or ""))
+        except TurnlogError as found:
+            error = type(found).__name__
+        print(json.dumps([sizes, error, memory("VmHWM") - before]), flush=True)
+    await transport.close()
+
+def memory(what):
+    said = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{what}:\\s*(\\d+)", said)[1]) * 1024
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def large(way: str, size: int) -> list[Piece]:
+    """An answer with a frame of so many bytes, counted as its carrier does."""
+    first, _, last = sane()
+    frame = b'{"type":"response.output_text.delta","delta":"%s"}'
+    if way == "lanes":
+        frame = on_lane(frame, "lane-01")
+    around = len(frame) - len(b"%s") + (len(b"data: ") if way == "http" else 0)
+    return [first, Piece(frame % (b"x" * (size - around))), last]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted as Linux does")
+@pytest.mark.parametrize("way", ["http", "lanes"])
+async def test_the_largest_frame_is_taken_and_one_byte_more_is_refused(way: str) -> None:
+    ending: Ending = "closes" if way == "http" else "stays"
+    above, at = Case(large(way, LARGEST + 1), ending), Case(large(way, LARGEST), ending)
+    async with listening(Odd(), way) as odd:
+        odd.next(Case(sane(), ending), above, at)
+        reader = await asyncio.create_subprocess_exec(
+            sys.executable, "-W", "error", "-c", READER, odd.url, way, stdout=subprocess.PIPE
+        )
+        said, _ = await reader.communicate()
+    first, refused, taken, last = [json.loads(line) for line in said.splitlines()]
+    assert first[:2] == last[:2] == [[0, 5, 0], None]
+    assert refused[:2] == [[0], "Lost"]
+    assert taken[:2] == [[0, at.pieces[1].raw.count(b"x") - 1, 0], None]
+    assert max(refused[2], taken[2]) < AT_MOST * LARGEST
+    print(f"{way}: {taken[2] >> 20} MiB for the largest, {refused[2] >> 20} MiB to refuse more")
