@@ -23,7 +23,6 @@ class Book:
 
     version: int = 0
     parent: str | None = None
-    turns: int = 0
     turn: str | None = None
     attempt: ev.RequestPrepared | None = None
     calls: dict[str, str] = field(default_factory=dict[str, str])
@@ -41,6 +40,10 @@ class Ledger:
         """Take down everything, and see that nothing is open at the end."""
         async for followed in log.follow(wait=False):
             self.take(followed.event)
+        self.close()
+
+    def close(self) -> None:
+        """There is no more: nothing may be open."""
         for name, book in self._books.items():
             if book.turn is not None or book.attempt is not None or book.calls:
                 self.wrong.append(f"{name} was left open: {book}")
@@ -98,7 +101,10 @@ class Ledger:
         if isinstance(event, ev.ResponseCompleted):
             book.parent = event.response
         if isinstance(event, ENDINGS):
-            self._check(one, book.calls.pop(event.call, None) is not None, "ends no open call")
+            before = book.calls.pop(event.call, None)
+            self._check(one, before is not None, "ends no open call")
+            ran = not isinstance(event, ev.CallAnswered) or before == "call.started"
+            self._check(one, ran, "answers a call that did not run")
 
     def _check(self, one: Recorded, holds: bool, what: str) -> None:
         if not holds and len(self.wrong) < 20:
