@@ -133,7 +133,7 @@ class Talker:
             self.soak.counts[f"{way} {result.status}"] += 1
             self._judge(word, way, planned, result, runs)
         del self.soak.ran[word]
-        self.soak.leaked.append(bytes(self.soak.leak))
+        self.soak.leaked.append(b"." * self.soak.leak)
 
     def _judge(
         self, word: str, way: Way, planned: Plan, result: TurnResult[str], runs: Counter[str]

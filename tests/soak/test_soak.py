@@ -11,7 +11,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Generator, Mapping
+from collections import Counter
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,9 @@ class Found:
     """What the two processes found; the figures are for whoever reads them."""
 
     wrong: list[str]
-    client: Mapping[str, int]
-    log: Mapping[str, int]
-    provider: Mapping[str, int]
+    client: Counter[str]
+    log: Counter[str]
+    provider: Counter[str]
     turns: int
     connections_most: int
     connections_total: int
@@ -94,15 +95,19 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
         counted, _ = process.communicate(timeout=30)
     ours, theirs = json.loads(client.stdout), json.loads(counted)
     samples = [(when, size) for when, size in ours.pop("samples")]
-    print(f"\nseed {SEED}, {SECONDS:g} seconds, {path.stat().st_size >> 20} MiB of database")
     print(
-        json.dumps({"client": ours, "provider": theirs, "memory": samples[:: len(samples) // 12]})
+        f"\nseed {SEED}, load {LOAD}, {SECONDS:g} seconds, {path.stat().st_size >> 20} MiB of log"
     )
+    for who, said in (("client", ours), ("provider", theirs)):
+        print(*(f"{who} {name}: {json.dumps(value)}" for name, value in said.items()), sep="\n")
+    if samples:
+        print("memory:", *(f"{size:.1f}" for _, size in samples[:: max(1, len(samples) // 30)]))
+        print("memory, behind the warm-up:", growth(samples, after=WARM_UP))
     return Found(
         wrong=ours["wrong"] + ours["wrong_in_log"] + theirs["wrong"],
-        client=ours["counts"],
-        log=ours["log"],
-        provider=theirs["counts"],
+        client=Counter(ours["counts"]),
+        log=Counter(ours["log"]),
+        provider=Counter(theirs["counts"]),
         turns=ours["turns"],
         connections_most=theirs["connections_most"],
         connections_total=theirs["connections_total"],
@@ -122,13 +127,14 @@ def test_nothing_is_lost_and_nothing_is_mixed(found: Found) -> None:
 
 def test_everything_that_was_to_happen_happened(found: Found) -> None:
     """The faults struck, and the paths around them were taken: the run is worth something."""
-    assert found.turns >= CONVERSATIONS / 2
+    assert found.turns >= CONVERSATIONS / 4
     for way in ("watch", "run", "send", "reload", "leave", "cancel", "after_request"):
         assert found.client[f"{way} completed"], way
     for end in ("leave", "cancel", "timeout"):
         assert found.client[f"{end} cancelled"], end
-    for fault in ("failed", "429", "500", "cut", "no terminal"):
+    for fault in ("failed", "429", "500"):
         assert found.provider[fault], fault
+    assert found.provider["cut"] + found.provider["no terminal"]
     for tag in ("response.interrupted", "response.failed", "response.rejected", "call.answered"):
         assert found.log[tag], tag
     assert found.client["retracted"] and found.client["deltas"]
