@@ -181,6 +181,15 @@ class Log:
         """
         return await verify(self._engine, conversation)
 
+    async def backup(self, target: str | os.PathLike[str]) -> None:
+        """Copy the database to a new file, as it is at one moment, while others write to it.
+
+        A turn that runs now is in the copy as one whose process is gone. Raises InvalidInput where
+        there is something at `target` or it cannot be written, NotSupported for a log in memory.
+        """
+        self._check_open()
+        await self._engine.store.backup(os.fspath(target))
+
     def export(self, *conversations: str) -> AsyncGenerator[str]:
         """Conversations, and what they were forked from, as lines of JSON (`exchange`).
 

@@ -256,6 +256,14 @@ class Store(Protocol):
         """Compare what is cached beside a conversation's log with what the log says."""
         ...
 
+    async def backup(self, target: str) -> None:
+        """Write a copy of everything, as it is at one moment, to a new file.
+
+        Raises InvalidInput where there is something at `target` or it cannot be written, and
+        NotSupported where there is no file to copy.
+        """
+        ...
+
     async def close(self) -> None:
         """Finish what was handed over, release the owner, and close. Idempotent."""
         ...

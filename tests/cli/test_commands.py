@@ -406,6 +406,17 @@ def test_recover_as_json(desk: Desk) -> None:
 # -- verify, export, import, migrate -------------------------------------------------------
 
 
+def test_a_backup_verifies_and_replaces_nothing(answered: Desk, tmp_path: Path) -> None:
+    copy = str(tmp_path / "copy.db")
+    done = answered.run("backup", answered.db, copy)
+    assert (done.code, done.out) == (0, "")
+    assert done.err == f"{answered.db} is copied to {copy}\n"
+    assert answered.run("verify", copy).out == "1 conversation, 9 events: all of it verifies\n"
+    again = answered.run("backup", answered.db, copy)
+    assert again.code == 2
+    assert "is there already" in again.err
+
+
 def test_verify_counts_and_finds(answered: Desk) -> None:
     assert (
         answered.run("verify", answered.db).out == "1 conversation, 9 events: all of it verifies\n"

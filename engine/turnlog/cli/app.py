@@ -122,6 +122,7 @@ for _command in (
     moving.verify,
     moving.export,
     moving.import_,
+    moving.backup,
     moving.migrate,
 ):
     app.command(_command.__name__.rstrip("_"), cls=OnDatabase)(_command)

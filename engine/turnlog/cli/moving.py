@@ -1,4 +1,4 @@
-"""Commands about whole logs: verify, export, import, migrate.
+"""Commands about whole logs: verify, export, import, backup, migrate.
 
 The one rule: a file is put in its place whole or not at all, as is what is read from one.
 """
@@ -199,6 +199,32 @@ def _read(file: str) -> Generator[Iterable[bytes]]:
             yield lines
     except OSError as error:
         raise InvalidInput(f"{file} cannot be read: {error.strerror}") from error
+
+
+# -- backup --------------------------------------------------------------------------------
+
+
+def backup(
+    db: Db,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The copy: a new file.")],
+) -> None:
+    """Copy a database that is in use.
+
+    The copy is the database as it is at one moment, whoever writes to it; what is in it can be
+    checked with `turnlog verify`.
+    """
+    from .opening import reading, run
+    from .screen import Screen
+
+    screen = Screen()
+
+    async def work() -> None:
+        async with reading(db) as opened:
+            with screen.err.status("copying"):
+                await opened.backup(file)
+
+    run(work())
+    screen.note(f"{db} is copied to {file}")
 
 
 # -- migrate -------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 
-from ..errors import Closed
+from ..errors import Closed, NotSupported
 from ..ports import Append, Appended, CallRow, ConversationRow, Finding, Head, Placed, TurnRow
 from ..record import Recorded
 from ..state import Status
@@ -188,6 +188,11 @@ class MemoryStore:
         with shelf.lock:
             kept = shelf.kept.get(conversation)
             return [] if kept is None else shelf.check(kept)
+
+    async def backup(self, target: str) -> None:
+        """Raise NotSupported: there is no file to copy."""
+        self._open()
+        raise NotSupported("a log in memory has no file to copy: use log.export()")
 
     # -- beside the contract ---------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from ..errors import Closed, StoreReadOnly
@@ -16,8 +17,9 @@ from ..ports import Append, Appended, CallRow, ConversationRow, Finding, Head, P
 from ..record import Recorded
 from ..state import Status
 from .audit import check
+from .backing import back_up
 from .bell import Bell
-from .opening import Settings
+from .opening import Settings, address
 from .owners import Owners
 from .partition import partition_of
 from .readers import Readers
@@ -40,6 +42,7 @@ class SqlStore:
     ) -> None:
         self.owner = settings.owner
         self._owners: Owners = settings.owners
+        self._path = settings.path
         self._reads = reads
         self._readers = readers
         self._writer = writer
@@ -196,6 +199,11 @@ class SqlStore:
         """Compare what is cached with the log (`ports.Store.check`)."""
         self._usable()
         return await self._readers.run(check(self._reads, conversation), snapshot=True)
+
+    async def backup(self, target: str) -> None:
+        """Write a copy to a new file (`ports.Store.backup`)."""
+        self._usable()
+        await asyncio.to_thread(back_up, address(self._path, "ro"), str(self._path), Path(target))
 
     async def close(self) -> None:
         """Finish, release the owner, and close (`ports.Store.close`)."""
