@@ -1,7 +1,8 @@
 """A turn is cancelled after every single step of the event loop that it takes, each in a new log.
 
 Whatever step it was: the conversation stays usable, every call has an output, no lease is held and
-no task is left.
+no task is left. First on a script, at every step; then on every transport, where the steps are
+thinned evenly unless TURNLOG_FAULTS=all. Each test prints how many points it enumerated.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+import pytest
+
 import turnlog
 from turnlog.conversation import Conversation
 from turnlog.errors import Busy
@@ -20,7 +23,21 @@ from turnlog.testing import scripted
 from turnlog.turn import Turn
 from turnlog.updates import TurnDone
 
-from .given import ASK, SUM, LateStore, collect, facts, for_ever, inputs, leaping, shown, sound
+from . import stepping
+from .given import (
+    ASK,
+    SUM,
+    LateStore,
+    collect,
+    facts,
+    for_ever,
+    in_no_time,
+    inputs,
+    leaping,
+    shown,
+    sound,
+)
+from .stepping import steps
 
 STRIDE = 1 if os.environ.get("TURNLOG_FAULTS") == "all" else 3
 """Of how many steps one is taken, where two send at once."""
@@ -73,12 +90,6 @@ async def reopened(store: MemoryStore, agent: turnlog.Agent) -> AsyncGenerator[t
         "", agents=[agent], transport=scripted(for_ever()), store=store, ambient=leaping()
     ) as log:
         yield log
-
-
-async def steps(number: int) -> None:
-    """Let the event loop take so many steps."""
-    for _ in range(number):
-        await asyncio.sleep(0)
 
 
 Disturb = Callable[[Stage, int], Awaitable[bool]]
@@ -281,3 +292,24 @@ async def test_two_send_with_one_key_and_get_one_turn() -> None:
             await check(now, number)
         number += STRIDE
     print(number // STRIDE, "points of a repeated send")
+
+
+# -- on every transport --------------------------------------------------------------------
+
+KINDS = [
+    *[(way, kind) for way in stepping.WAYS for kind in ("stored", "unstored")],
+    *[(way, "background") for way in ("http", "auto")],
+]
+"""The transports, with parents that are stored, that are not, and responses in the background."""
+
+
+@pytest.mark.parametrize(("way", "kind"), KINDS)
+@in_no_time
+async def test_a_turn_is_cut_short_everywhere(way: str, kind: str) -> None:
+    """By `run`, `cancel`, `stream` and `close`; TURNLOG_FAULTS=all takes every step."""
+    async with stepping.provider(way) as connect:
+        for place, cut in enumerate(stepping.CUTS):
+            first = KINDS.index((way, kind)) + 2 * place
+            agent = stepping.AGENTS[kind]
+            points, total = await stepping.everywhere(cut, agent, connect, first=first)
+            print(f"{points} points of {total} steps of {cut.__name__} on {way}, {kind}")
