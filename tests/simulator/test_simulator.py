@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -549,3 +550,19 @@ async def test_without_its_extra_it_says_what_to_install() -> None:
     _, stderr = await process.communicate()
     assert b"ConfigurationError: the simulator needs its HTTP server" in stderr
     assert b"turnlog[simulator]" in stderr
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_request_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Simulator([say("Fine.")]) as simulator, http(simulator) as client:
+        address = urlsplit(simulator.base_url)
+        _, writer = await asyncio.open_connection(address.hostname, address.port)
+        head = "POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
+        writer.write(f'{head}{{"model": '.encode())
+        await writer.drain()
+        writer.transport.abort()
+        found = await client.post("/responses", json=BODY)
+        assert found.status_code == 200
+        assert [one.size for one in simulator.requests] == [len(found.request.content)]
+    assert [one for one in caplog.records if one.levelname in ("WARNING", "ERROR")] == []

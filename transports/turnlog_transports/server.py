@@ -12,7 +12,7 @@ from collections.abc import Callable
 from itertools import count
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
@@ -135,7 +135,10 @@ class Service:
         return Stream(found, self._connections) if stream else Whole(found, self._connections)
 
     async def _hear(self, request: Request) -> JsonObject | None:
-        raw = await request.body()
+        try:
+            raw = await request.body()
+        except ClientDisconnect:
+            return None  # what was not said whole is not heard, and nobody is there to be answered
         body = parsed(raw)
         self._keep(
             Heard(
