@@ -144,7 +144,7 @@ def _compacted(state: State, command: Compacted) -> list[NewEvent]:
     start = state.committed
     places = range(start, start + len(command.items))
     added: list[ev.Event] = [
-        ev.ItemAdded(key=one.key, item=one.item, ordinal=place if state.tail else None)
+        ev.ItemAdded(key=one.key, item=one.item, ordinal=place if state.next > start else None)
         for one, place in zip(command.items, places, strict=True)
     ]
     window = ev.ContextCompacted(

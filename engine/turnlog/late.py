@@ -42,7 +42,8 @@ class Latecomers:
         noted = note_of(late)
 
         async def act(draft: Draft) -> Lease | None:
-            draft.take([NewEvent(event=noted)])
+            if draft.state.version:  # of a conversation that was never written, nothing is kept
+                draft.take([NewEvent(event=noted)])
             return None
 
         try:

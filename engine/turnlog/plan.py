@@ -85,10 +85,18 @@ def plan(state: State, reach: Reach, older: Parent | None = None) -> Plan:
     why = ruled_out(state, state.parent, reach)
     if why is None and state.parent is not None:
         return Delta(parent=state.parent, ranges=tail)
-    # Behind a response that asked for calls, the edit may have taken away their outputs (law 7).
-    if older is not None and not older.calls and ruled_out(state, older, reach) is None:
+    if older is not None and _may_fork(state, older) and ruled_out(state, older, reach) is None:
         return Fork(parent=older, ranges=(*_context(older.end, state.committed), *tail))
     return Full(ranges=(*_context(state.window, state.committed), *tail), why=why or "")
+
+
+def _may_fork(state: State, older: Parent) -> bool:
+    """Whether what comes behind a response is all that its chain lacks.
+
+    Behind one that asked for calls, an edit may have taken away their outputs (law 7); and one
+    from before the window lacks what a compaction made of it.
+    """
+    return not older.calls and older.end >= state.window
 
 
 def _context(start: int, stop: int) -> tuple[Range, ...]:

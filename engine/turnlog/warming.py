@@ -68,7 +68,7 @@ async def _read(engine: Engine, conversation: str, setup: Setup, actor: str) -> 
     config = setup.config
     if config is None and state.config is not None:
         config = await engine.configuration(state)
-    if config is None or via not in profile.warm_by or state.turn is not None:
+    if config is None or via not in profile.warm_by or not _may_read(state):
         return True
     reach = engine.reach(state, model_of(config, {}), via)
     if ruled_out(state, state.parent, reach) is None:
@@ -80,6 +80,14 @@ async def _read(engine: Engine, conversation: str, setup: Setup, actor: str) -> 
         engine, conversation, asked, actor, Start(metadata=setup.metadata), Configure(config=config)
     )
     return await _ask(engine, state, config, outgoing, attempt, via, actor)
+
+
+def _may_read(state: State) -> bool:
+    """Whether the context can be read without what was not sent so far.
+
+    An output in the tail belongs to a call that would have to be left out (law 9).
+    """
+    return state.turn is None and not state.calls
 
 
 async def _body(engine: Engine, state: State, config: ev.ConversationConfigured) -> JsonObject:

@@ -85,6 +85,19 @@ async def test_what_was_not_sent_so_far_comes_behind_it() -> None:
         assert said(way.requests[-1]) == ["One?", "compaction", "By the way.", "Three?"]
 
 
+async def test_a_place_that_was_emptied_is_no_part_of_the_window() -> None:
+    async with talking([text("1."), text("2."), window(), text("3."), text("4.")]) as (chat, way):
+        await begun(chat)
+        await chat.add("Oops.")
+        await chat.remove((await chat.items())[-1])
+        await chat.compact()
+        branch = await chat.fork("f")
+        await branch.run("Three?")
+        assert said(way.requests[-1]) == ["One?", "compaction", "Three?"]
+        await chat.run("Four?")
+        assert said(way.requests[-1]) == ["One?", "compaction", "Four?"]
+
+
 async def test_a_stored_response_stands_for_the_window_and_an_unstored_one_does_not() -> None:
     async with talking([text("1."), text("2."), text("3.")], checks=False) as (chat, way):
         await begun(chat)

@@ -366,6 +366,17 @@ async def test_what_an_abandoned_response_used_is_noted() -> None:
     # Closing waits until it is in the log.
 
 
+async def test_what_comes_late_for_a_conversation_that_was_never_written_is_not_kept() -> None:
+    way = Draining([text("Fine.")])
+    async with opened(way, agent()) as log:
+        assert way.tell is not None
+        way.tell(Late(conversation="c", attempt="att_x", frame=Frame(type="error", data={})))
+        chat = await log.conversation("c", agent="test")
+        await chat.run("Go.")
+        assert (await tags(chat))[0] == "conversation.started"
+        assert await all_of(chat, ev.ProviderNoted) == []
+
+
 async def test_what_comes_late_where_nothing_can_be_written_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

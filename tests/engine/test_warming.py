@@ -18,6 +18,7 @@ from turnlog.store import MemoryStore
 from turnlog.testing import call, error, text
 from turnlog_transports import fallback
 from turnlog_transports.profiles import OPENAI
+from turnlog_transports.provider import Playable
 from turnlog_transports.replay import ReplayTransport
 from turnlog_transports.simulator import Simulator
 
@@ -119,6 +120,51 @@ async def test_a_lost_chain_is_answered_by_a_full_request() -> None:
         assert (await chat.run("Go.")).output_text == "Full."
         assert "previous_response_id" not in way.requests[-1]
         assert "chain.lost" in await tags(chat)
+
+
+async def test_a_context_whose_outputs_were_not_sent_so_far_is_not_read() -> None:
+    chosen = agent(store=False, max_requests=1)
+    store = MemoryStore()
+    async with opened([call("add", a=1, b=2)], chosen, store=store) as log:
+        await (await log.conversation("c", agent="test")).run("Go.")
+    way = ReplayTransport([text("Two.")], seed="b")
+    async with opened(way, chosen, store=store.beside()) as log:
+        chat = await log.conversation("c", agent="test")
+        assert await chat.warm()
+        assert way.requests == []
+        await chat.run("On.")
+        assert said(way.requests[-1]) == ["Go.", "function_call", "function_call_output", "On."]
+
+
+async def test_what_was_read_before_a_compaction_is_not_continued() -> None:
+    way = Gated([text("1."), text("2."), text("3.")], checks=False)
+    async with opened(way, agent()) as log:
+        chat = await log.conversation("c", agent="test")
+        warming = asyncio.create_task(chat.warm())
+        await recorded(chat, "provider.noted")
+        await chat.run("One?")
+        await chat.run("Two?")
+        way.gate.set()
+        assert await warming
+        await chat.compact()
+        await chat.run("Three?")
+        assert said(way.requests[-1]) == ["One?", "Two?", "compaction", "Three?"]
+        assert "previous_response_id" not in way.requests[-1]
+
+
+class Gated(ReplayTransport):
+    """A provider that takes its time to read."""
+
+    def __init__(self, script: Playable, *, checks: bool) -> None:
+        super().__init__(script, checks=checks)
+        self.gate = asyncio.Event()
+
+    async def send(self, request: Request) -> AsyncGenerator[Frame]:
+        """Send, a warm-up only once the gate is open."""
+        if isinstance(request, Create) and request.body.get("generate") is False:
+            await self.gate.wait()
+        async for frame in super().send(request):
+            yield frame
 
 
 # -- what fails ----------------------------------------------------------------------------
