@@ -12,7 +12,6 @@ from .draft import Draft
 from .engine import Engine
 from .errors import NotSupported
 from .events import CancelMode
-from .following import stop
 from .ports import Lease
 from .settling import is_left, settle_left
 
@@ -59,6 +58,4 @@ async def cancel(
     if runner is not None and mode == "now":
         await runner.stop("cancelled")
     elif left:
-        if head.state.attempt is not None:
-            await stop(engine, head.state.attempt)
         await settle_left(engine, conversation)

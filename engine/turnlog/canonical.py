@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias, cast
 
 from .errors import InvalidInput
@@ -20,18 +20,22 @@ JsonObject: TypeAlias = Mapping[str, Json]
 
 HASH_TAG = b"turnlog1"
 GENESIS = bytes(32)
+DEEPEST = 512
+"""How deep JSON may be nested, so that what was written can be read on any stack."""
 
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def dumps(value: Json) -> bytes:
+def dumps(value: Json, *, deepest: int = DEEPEST) -> bytes:
     """The canonical bytes of a JSON value.
 
-    Raises InvalidInput where the value is not JSON: NaN, an infinity, a key that is not text.
+    Raises InvalidInput where the value is not JSON: NaN, an infinity, a key that is not text; and
+    where it is nested deeper than `deepest`.
     """
     try:
         _check_keys(value)
         text = _encoder.encode(value)
+        _check_depth(value, text, deepest)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"not a JSON value: {error}") from error
     try:
@@ -57,23 +61,42 @@ def _check_keys(value: Json) -> None:
             rest += found
 
 
-def loads(data: bytes | str) -> Json:
+def loads(data: bytes | str, *, deepest: int = DEEPEST) -> Json:
     """Read JSON strictly.
 
     Raises InvalidInput for text that is not JSON, for duplicate keys, for numbers that no float
-    holds, and for nesting that is too deep to read.
+    holds, and for nesting deeper than `deepest`.
     """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
         value: Json = _decoder.decode(text)
+        _check_depth(value, text, deepest)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"not readable as JSON: {error}") from error
     return value
 
 
-def loads_object(data: bytes | str) -> JsonObject:
+def _check_depth(value: Json, text: str, deepest: int) -> None:
+    """Raise ValueError where lists and objects stand in each other deeper than that."""
+    if text.count("[") + text.count("{") <= deepest:
+        return
+    level: list[Json] = [value]
+    for _ in range(deepest + 1):
+        level = [inner for one in level for inner in _inside(one)]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {deepest}")
+
+
+def _inside(value: Json) -> Iterable[Json]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def loads_object(data: bytes | str, *, deepest: int = DEEPEST) -> JsonObject:
     """Read a JSON object strictly; raises InvalidInput for anything else."""
-    value = loads(data)
+    value = loads(data, deepest=deepest)
     if not isinstance(value, Mapping):
         raise InvalidInput(f"a JSON object is needed, not {type(value).__name__}")
     return value

@@ -19,9 +19,10 @@ from .commands import Keyed, Prepare
 from .context import requested
 from .draft import Ambient, Draft
 from .errors import NotFound, OutcomeUnknown, StoreCorrupt, VersionConflict
+from .fold_requests import FREE
 from .items import FORMAT, has_hosted_effects, refused_output
 from .plan import Delta as DeltaPlan
-from .plan import Fork, Full, Plan, Reach, plan
+from .plan import Fork, Full, Plan, Reach, can_fork, plan
 from .ports import Append, Appended, Head, Lease, Store, Transport
 from .record import NewEvent
 from .recovery import OnUnknown, Send
@@ -41,15 +42,24 @@ ENGINE = "turnlog"
 """The actor of what nobody asked for by name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Outgoing:
-    """A request that is committed and may be sent: its body (secrets by name) and its parent."""
+    """A request that is committed and may be sent: its body (secrets by name) and its parent.
+
+    The body may be a whole context, and is kept no longer than until it is sent.
+    """
 
     attempt: str
     version: int
     transport: str
     body: JsonObject
     parent: Parent | None
+    background: bool
+
+    def take(self) -> JsonObject:
+        """The body, once."""
+        body, self.body = self.body, {}
+        return body
 
 
 class Running(Protocol):
@@ -262,7 +272,7 @@ class Engine:
         via = self.way(draft.state, background=is_background(settings))
         reach = self.reach(draft.state, model_of(config, turn), via)
         state = draft.state if not send.full else _without_parent(draft.state)
-        found: Plan = plan(state, reach, await self._older(state, send))
+        found: Plan = plan(state, reach, await self._older(state, send, reach))
         if not isinstance(found, (DeltaPlan, Fork, Full)):
             return None
         items = await requested(self.store, state, found.ranges, draft.events)
@@ -281,6 +291,7 @@ class Engine:
             transport=prepared.transport,
             body=built,
             parent=parent,
+            background=prepared.background,
         )
 
     def way(self, state: State, *, background: bool = False) -> str:
@@ -288,7 +299,7 @@ class Engine:
         last = state.turn.last if state.turn is not None else None
         return self.transport.choose(
             before=state.transport if last is not None else None,
-            failed=last is not None and not last.sent,
+            failed=last is not None and not last.sent and last.code not in FREE,
             background=background,
         )
 
@@ -309,16 +320,19 @@ class Engine:
             },
         )
 
-    async def _older(self, state: State, send: Send) -> Parent | None:
-        """What may be continued from where the parent may not.
+    async def _older(self, state: State, send: Send, reach: Reach) -> Parent | None:
+        """What may be continued from where the parent may not, and holds the most.
 
-        What a warm-up left, once; else the last response that no edit touched, where an edit took
-        the parent away (law 9).
+        What a warm-up left, or the last response that no edit touched, where an edit took the
+        parent away (law 9).
         """
         if send.full:
             return None
-        if (warmed := self.warmed.pop(state.id, None)) is not None:
-            return warmed
+        found = [self.warmed.get(state.id), await self._unedited(state)]
+        usable = [one for one in found if one is not None and can_fork(state, one, reach)]
+        return max(usable, key=lambda one: one.end, default=None)
+
+    async def _unedited(self, state: State) -> Parent | None:
         if state.parent is not None or not state.edits:
             return None
         edited = state.edits[-1].ordinal

@@ -85,18 +85,20 @@ def plan(state: State, reach: Reach, older: Parent | None = None) -> Plan:
     why = ruled_out(state, state.parent, reach)
     if why is None and state.parent is not None:
         return Delta(parent=state.parent, ranges=tail)
-    if older is not None and _may_fork(state, older) and ruled_out(state, older, reach) is None:
+    if older is not None and can_fork(state, older, reach):
         return Fork(parent=older, ranges=(*_context(older.end, state.committed), *tail))
     return Full(ranges=(*_context(state.window, state.committed), *tail), why=why or "")
 
 
-def _may_fork(state: State, older: Parent) -> bool:
-    """Whether what comes behind a response is all that its chain lacks.
+def can_fork(state: State, older: Parent, reach: Reach) -> bool:
+    """Whether a response that is not the parent can be continued from.
 
     Behind one that asked for calls, an edit may have taken away their outputs (law 7); and one
     from before the window lacks what a compaction made of it.
     """
-    return not older.calls and older.end >= state.window
+    if older.calls or older.end < state.window:
+        return False
+    return ruled_out(state, older, reach) is None
 
 
 def _context(start: int, stop: int) -> tuple[Range, ...]:

@@ -14,7 +14,7 @@ from . import events as ev
 from .canonical import JsonObject, integer, obj, objects, text
 from .fold_requests import CHAIN_LOST
 from .outcomes import Facts, outcome_of
-from .ports import Frame
+from .ports import Frame, Problem
 from .secrets import mask
 from .updates import DELTA_TYPES, Cursor, Delta, DeltaType, HostedUpdate
 
@@ -123,7 +123,7 @@ class Reception:
 
         Some providers leave it out: then the item's id tells, and without one the order.
         """
-        place = integer(data, "output_index")
+        place = _index(data, "output_index")
         if place is None:
             last = max((*self._items, *self._places.values()), default=-1)
             if item is not None:
@@ -138,9 +138,9 @@ class Reception:
         data = frame.data
         item, delta = text(data, "item_id"), text(data, "delta") or ""
         place = self._place(data, item)
-        inner = integer(data, "content_index")
+        inner = _index(data, "content_index")
         if inner is None:
-            inner = integer(data, "summary_index") or 0
+            inner = _index(data, "summary_index") or 0
         part = f"{_KINDS[frame.type]}:{place}:{inner}"
         so_far = self.parts.get(part)
         if so_far is None:
@@ -186,10 +186,15 @@ class Reception:
             part.saved = max(part.saved, one.offset + len(one.text))
 
     @property
+    def problem(self) -> Problem | None:
+        """Why a question was refused, where the answer to it was a refusal."""
+        refused = self.terminal is not None and self.terminal.terminal == "error"
+        return self.terminal.problem if self.terminal is not None and refused else None
+
+    @property
     def gone(self) -> bool:
         """Whether the provider said that it does not know the response."""
-        problem = self.terminal.problem if self.terminal is not None else None
-        return problem is not None and problem.status == 404
+        return self.problem is not None and self.problem.status == 404
 
     def unsaved(self) -> int:
         """How many code points have streamed since the last checkpoint."""
@@ -276,6 +281,14 @@ class Reception:
             return ev.ResponseUnknown(attempt=self.attempt, reason=reason)
         return ev.ResponseInterrupted(attempt=self.attempt, response=self.response, reason=reason)
 
+
+def _index(data: JsonObject, key: str) -> int | None:
+    """A place in a list, or None where there is none that could be one."""
+    number = integer(data, key)
+    return number if number is not None and 0 <= number <= _LAST else None
+
+
+_LAST = 1_000_000
 
 _MESSAGE: JsonObject = {"type": "message", "role": "assistant"}
 

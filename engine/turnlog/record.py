@@ -162,12 +162,18 @@ def first_broken(events: Iterable[Recorded], previous: bytes = GENESIS) -> Recor
     return None
 
 
+DEEPEST_BODY = 384
+"""How deep the body of an event may be nested; lines of an export have levels of their own."""
+
 # -- the codec -----------------------------------------------------------------------------
 
 
 def encode(event: Event) -> bytes:
-    """The canonical body of an event: absent fields left out, unknown fields last."""
-    return dumps(to_json(event))
+    """The canonical body of an event: absent fields left out, unknown fields last.
+
+    Raises InvalidInput where what it holds is nested too deep to be exported inside something else.
+    """
+    return dumps(to_json(event), deepest=DEEPEST_BODY)
 
 
 def decode(

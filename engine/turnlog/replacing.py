@@ -24,7 +24,7 @@ async def place_of(engine: Engine, conversation: str, item: Item | str) -> Place
     found = found or await engine.store.find(conversation, item_id=key)
     if not found:
         raise NotFound(f"conversation {conversation!r} has no item {key!r}: see chat.items()")
-    return found[0]
+    return found[-1]  # a compaction may have repeated it, and the window begins there
 
 
 def edited(before: JsonObject, after: JsonObject) -> JsonObject:

@@ -21,7 +21,6 @@ from .context import every
 from .draft import Draft
 from .engine import Engine, Outgoing
 from .errors import TurnlogError
-from .following import stop
 from .held import Held
 from .ports import Lease
 from .reception import Reception
@@ -31,6 +30,7 @@ from .secrets import values_in
 from .sending import Sending
 from .settling import ending, settle_here
 from .state import Attempt, State
+from .stopping import stop
 from .updates import Delta
 from .watchers import Watchers
 
@@ -138,8 +138,8 @@ class Runner:
 
     async def _settle(self, reason: str) -> None:
         if not self._released:
-            if reason == "cancelled" and (attempt := (await self.held.state()).attempt) is not None:
-                await stop(self._engine, attempt)
+            if reason == "cancelled":
+                await stop(self._engine, (await self.held.state()).attempt)
             await settle_here(
                 self._engine,
                 self.held.conversation,

@@ -15,17 +15,15 @@ from .commands import Finish, Note
 from .draft import Draft
 from .engine import Act, Outgoing
 from .errors import Closed, ConfigurationError, Lost, NotSent, ProviderError, Unheard
-from .following import follow
+from .following import SILENT, follow
 from .held import Held
 from .ports import Create, Frame, Lease
 from .reception import Reception
-from .request import is_background, revealed
+from .request import revealed
 from .settling import ask, finish
 
 FINAL = frozenset({400, 401, 403, 404, 405, 422, 426})
 """Refusals of an upgrade that no repetition changes."""
-
-GONE = "the provider does not know the response any more"
 
 CHECKPOINT_SECONDS = 0.25
 CHECKPOINT_POINTS = 2048
@@ -48,20 +46,20 @@ class Sending:
         Raises ConfigurationError where a key or a secret cannot be had.
         """
         outcome: ev.OutcomeEvent | None = None
-        fetched: Reception | None = None
+        fetched: Reception | str | None = None
         wrong: ConfigurationError | None = None
         try:
             await self._receive(outgoing)
         except NotSent as error:
             via = outgoing.transport
             other = self.held.engine.transport.choose(
-                before=via, failed=True, background=is_background(outgoing.body)
+                before=via, failed=True, background=outgoing.background
             )
             other_way = other != via
             outcome = never_sent(outgoing.attempt, error, other_way=other_way)
         except (Unheard, Lost) as error:
             fetched = await self._fetched()
-            outcome = self.reception.interrupted(str(error)) if fetched is None else None
+            outcome = self._lost(fetched or str(error))
         except Closed:
             outcome = self.reception.interrupted("closed")
         except ConfigurationError as error:
@@ -70,7 +68,7 @@ class Sending:
             outcome = never_sent(outgoing.attempt, NotSent(str(error)), other_way=True)
         finally:
             await self._quiet()
-        await self._finish(outcome, fetched or self.reception)
+        await self._finish(outcome, fetched)
         if wrong is not None:
             raise wrong
 
@@ -80,19 +78,29 @@ class Sending:
             fetched = await self._fetched()
         finally:
             await self._quiet()
-        lost = self.reception.interrupted(GONE)
-        await self._finish(None if fetched is not None else lost, fetched or self.reception)
+        await self._finish(self._lost(fetched or SILENT), fetched)
+
+    def _lost(self, fetched: Reception | str) -> ev.OutcomeEvent | None:
+        """The outcome of a response that was lost for this reason; None where it was heard."""
+        if isinstance(fetched, Reception):
+            return None
+        if self.reception.response is None:
+            return self.reception.interrupted(fetched)
+        return ev.ResponseInterrupted(
+            attempt=self.reception.attempt, response=self.reception.response, reason=fetched
+        )
 
     async def _receive(self, outgoing: Outgoing) -> None:
-        transport = self.held.engine.transport
-        request = Create(
-            body=revealed(outgoing.body),
-            parent=outgoing.parent,
-            conversation=self.held.conversation,
-            attempt=outgoing.attempt,
-            via=outgoing.transport,
+        frames = self.held.engine.transport.send(
+            Create(
+                body=revealed(outgoing.take()),
+                parent=outgoing.parent,
+                conversation=self.held.conversation,
+                attempt=outgoing.attempt,
+                via=outgoing.transport,
+            )
         )
-        async with aclosing(transport.send(request)) as frames:
+        async with aclosing(frames):
             async for frame in frames:
                 await self._take(frame)
 
@@ -105,10 +113,11 @@ class Sending:
         if self.held.watchers.full:
             await self.held.watchers.room()
 
-    async def _fetched(self) -> Reception | None:
+    async def _fetched(self) -> Reception | str | None:
         """What became of a response whose stream was lost, as after a crash (design section 4).
 
-        None where it is not stored, the provider does not know it, or nobody answers.
+        None where it is not stored, the provider does not know it, or nobody answers; of one in
+        the background, why it was lost.
         """
         engine, conversation = self.held.engine, self.held.conversation
         attempt, response = (await self.held.state()).attempt, self.reception.response
@@ -123,8 +132,11 @@ class Sending:
         except ProviderError:
             return None
 
-    async def _finish(self, outcome: ev.OutcomeEvent | None, heard: Reception) -> None:
+    async def _finish(
+        self, outcome: ev.OutcomeEvent | None, fetched: Reception | str | None
+    ) -> None:
         engine, reception = self.held.engine, self.reception
+        heard = fetched if isinstance(fetched, Reception) else reception
         finished = finish(engine, heard) if outcome is None else Finish(outcome=outcome)
         notes = reception.take_notes()
         if not isinstance(finished.outcome, ev.ResponseCompleted):

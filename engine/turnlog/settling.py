@@ -22,6 +22,7 @@ from .reception import Reception, is_chain_lost
 from .recovery import CRASHED, Ask, Doubt, End, Halt, Interrupt, Leave, Settled, Unknown, settle
 from .secrets import values_in
 from .state import Attempt, State
+from .stopping import stop
 from .unbroken import unbroken
 
 Established: TypeAlias = Leave | Interrupt | Unknown | Doubt | Halt | End | Settled
@@ -62,6 +63,8 @@ async def settle_left(engine: Engine, conversation: str) -> list[Recovered]:
         head = await engine.head(conversation)
         if not is_left(head, running=engine.runs(conversation)):
             return []
+        if head.state.turn is not None and head.state.turn.cancel == "now":
+            await stop(engine, head.state.attempt)
         found = await _fetched(engine, head.state)
         if found is not None and found.terminal is None:
             return [_left(head.state)]
@@ -96,14 +99,10 @@ def _left(state: State) -> Recovered:
 
 def _refused(reception: Reception, response: str) -> bool:
     """Whether the provider does not know a response; raises ProviderError for another refusal."""
-    frame = reception.terminal
-    if frame is None or frame.terminal != "error" or frame.problem is None:
-        return False
-    if reception.gone:
-        return True
-    raise ProviderError(
-        f"the provider was asked about {response} and refused: {frame.problem.message}"
-    )
+    problem = reception.problem
+    if problem is None or reception.gone:
+        return reception.gone
+    raise ProviderError(f"the provider was asked about {response} and refused: {problem.message}")
 
 
 async def _take_over(engine: Engine, head: Head, found: Reception | None) -> list[Recovered] | None:
@@ -149,7 +148,7 @@ async def settle_here(
         assert not isinstance(step, Ask)
         turn = state.turn.id if state.turn is not None else None
         heard = _of(state.attempt, reception)
-        action = await _establish(engine, conversation, epoch, step, heard)
+        action = await _establish(engine, conversation, epoch, step, heard, reason)
         if action:
             done.append(
                 Recovered(conversation=conversation, turn=turn, action=action, reason=reason)
@@ -171,6 +170,7 @@ async def _establish(
     epoch: int,
     step: Established,
     reception: Reception | None,
+    reason: str,
 ) -> str:
     """Record one settlement; what was done, in words."""
     said = reception.take_notes() + reception.take_checkpoints() if reception is not None else []
@@ -192,6 +192,8 @@ async def _establish(
                 return "release"
             case Leave():
                 draft.do(Note(events=tuple(said)))
+                # Who closes is dead soon, and recovery looks for what the dead left.
+                return "keep" if reason == "closed" else "release"
             case Settled():
                 return "release"
             case _:

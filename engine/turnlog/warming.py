@@ -21,7 +21,7 @@ from .plan import Full, ruled_out
 from .ports import Create, Lease, Transport
 from .reception import Reception
 from .record import NewEvent
-from .request import body, is_stored, model_of, revealed, sendable, settings_of
+from .request import body, is_background, is_stored, model_of, revealed, sendable, settings_of
 from .secrets import values_in
 from .starting import Setup
 from .state import Parent, State
@@ -29,6 +29,8 @@ from .state import Parent, State
 FIRST_SECONDS = 0.5
 LONGEST_SECONDS = 30.0
 TRIES = 8
+MOST = 10_000
+"""How many warm-ups are remembered that no turn has made use of."""
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +65,16 @@ async def warm(engine: Engine, conversation: str, setup: Setup, actor: str) -> b
 
 
 async def _read(engine: Engine, conversation: str, setup: Setup, actor: str) -> bool:
-    profile, via = engine.transport.profile, engine.transport.choose()
+    profile = engine.transport.profile
     state = await engine.state(conversation)
     config = setup.config
     if config is None and state.config is not None:
         config = await engine.configuration(state)
-    if config is None or via not in profile.warm_by or not _may_read(state):
+    if config is None:
+        return True
+    background = is_background(settings_of(config, {}))
+    via = engine.transport.choose(background=background)
+    if via not in profile.warm_by or not _may_read(state):
         return True
     reach = engine.reach(state, model_of(config, {}), via)
     if ruled_out(state, state.parent, reach) is None:
@@ -109,7 +115,7 @@ async def _note(
     """Say that it is asked before it is asked, and what came of it (law 1)."""
 
     async def act(draft: Draft) -> Lease | None:
-        for command in before:
+        for command in before if draft.state.turn is None else ():
             draft.do(command)
         draft.take([NewEvent(event=noted)])
         return None
@@ -129,12 +135,22 @@ async def _ask(
     secrets = values_in([*config.tools, config.settings])
     reception = Reception(attempt=attempt, version=state.version, secrets=secrets)
     request = Create(body=revealed(outgoing), conversation=state.id, attempt=attempt, via=via)
-    async with aclosing(engine.transport.send(request)) as frames:
-        async for frame in frames:
-            reception.feed(frame)
+    try:
+        async with aclosing(engine.transport.send(request)) as frames:
+            async for frame in frames:
+                reception.feed(frame)
+    except ProviderError as error:
+        lost = ev.ProviderNoted(kind="warm_up_failed", attempt=attempt, text=str(error))
+        await _note(engine, state.id, lost, actor)
+        return False
     outcome = reception.outcome()
     if not isinstance(outcome, ev.ResponseCompleted) or outcome.response is None:
+        said = None if outcome is None else outcome.error
+        noted = ev.ProviderNoted(kind="warm_up_failed", attempt=attempt, data=said)
+        await _note(engine, state.id, noted, actor)
         return False
+    while len(engine.warmed) >= MOST:
+        del engine.warmed[next(iter(engine.warmed))]
     engine.warmed[state.id] = Parent(
         response=outcome.response,
         end=state.committed,

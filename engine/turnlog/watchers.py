@@ -1,7 +1,7 @@
 """Whoever watches a turn in this process, and what passes through to them.
 
 The one rule: a slow watcher holds up its own turn, for a bounded time, and then nobody: it is left
-behind, and reads what it missed from the log and from what has streamed, so that nothing is lost.
+behind, and reads what it missed from the log and from what has streamed: every fact and all text.
 """
 
 from __future__ import annotations

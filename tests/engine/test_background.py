@@ -14,7 +14,6 @@ from turnlog import events as ev
 from turnlog.canonical import JsonObject
 from turnlog.conversation import Conversation
 from turnlog.errors import Busy, InvalidInput, Lost, NotSupported, TurnlogError, Unheard
-from turnlog.following import STOP_SECONDS
 from turnlog.ports import (
     Cancel,
     Delete,
@@ -26,6 +25,7 @@ from turnlog.ports import (
     Retrieve,
     Timeouts,
 )
+from turnlog.stopping import STOP_SECONDS
 from turnlog.store import MemoryStore
 from turnlog.testing import Reply, text
 from turnlog.updates import Retracted
@@ -269,8 +269,8 @@ async def test_a_provider_that_is_silent_does_not_keep_a_turn_from_being_cancell
 # -- providers that do not keep their word -------------------------------------------------
 
 
-def refused(status: int) -> Frame:
-    problem = Problem(status=status, message="No.")
+def refused(status: int, *, after: float | None = None) -> Frame:
+    problem = Problem(status=status, message="No.", retry_after=after)
     return Frame(type="error", data={}, terminal="error", problem=problem)
 
 
@@ -299,12 +299,22 @@ class Odd(ReplayTransport):
         ([NotSupported("no")], 2),
         ([refused(404)], 2),
         ([refused(400), refused(404)], 2),
-        ([refused(400), refused(500)], 6),
-        ([Unheard("silence")], 10),
-        ([refused(500)], 10),
+        ([refused(400), refused(500)], 65),
+        ([Unheard("silence")], 69),
+        ([refused(500)], 69),
+        ([refused(400), refused(429, after=300)], 3),
         ([Lost("cut"), NotSupported("no")], 3),
     ],
-    ids=str,
+    ids=[
+        "not supported",
+        "gone",
+        "expired and gone",
+        "expired and failing",
+        "silent",
+        "failing",
+        "expired and told to wait",
+        "cut and not supported",
+    ],
 )
 @on_clock
 async def test_what_cannot_be_heard_on_is_asked_anew(
@@ -315,7 +325,7 @@ async def test_what_cannot_be_heard_on_is_asked_anew(
     async with opened(way, in_background()) as log:
         chat = await log.conversation("c", agent="test")
         task = asyncio.create_task(chat.run("Go."))
-        await advance(600)
+        await advance(2000)
         assert (await task).output_text == "Anew."
         assert way.asked == asked
         (lost,) = await all_of(chat, ev.ResponseInterrupted)

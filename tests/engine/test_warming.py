@@ -210,7 +210,7 @@ async def test_a_refused_warm_up_leaves_the_first_turn_as_it_was() -> None:
     async with opened(Refusing([text("Fine.")]), agent()) as log:
         chat = await log.conversation("c", agent="test")
         assert not await chat.warm()
-        assert await kinds(chat) == ["warm_up_asked"]
+        assert await kinds(chat) == ["warm_up_asked", "warm_up_failed"]
         assert (await chat.run("Go.")).output_text == "Fine."
         assert not await last_delta(chat)
 

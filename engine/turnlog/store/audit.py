@@ -121,9 +121,11 @@ def check(reads: Reads, conversation: str) -> Steps[list[Finding]]:
     calls = yield statements.CALLS_OF, where
     head = {conversation: rows.head_values(derived.state)} if derived.state.version else {}
     problems = [
-        *_differences("head", head, {row[0]: _named(HEAD_COLUMNS, row) for row in heads}),
+        *_differences("head", head, _current(head, HEAD_COLUMNS, heads, 0, "head")),
         *_differences("context", derived.places(), places),
-        *_differences("turn", derived.turns, {row[1]: _named(TURN_COLUMNS, row) for row in turns}),
+        *_differences(
+            "turn", derived.turns, _current(derived.turns, TURN_COLUMNS, turns, 1, "state")
+        ),
         *_differences("call", derived.calls, {row[1]: _named(CALL_COLUMNS, row) for row in calls}),
     ]
     return [Finding(conversation=conversation, version=None, problem=one) for one in problems]
@@ -131,6 +133,26 @@ def check(reads: Reads, conversation: str) -> Steps[list[Finding]]:
 
 def _named(columns: Sequence[str], row: tuple[Any, ...]) -> Values:
     return dict(zip(columns, row, strict=True))
+
+
+def _current(
+    derived: Mapping[Any, Values],
+    columns: Sequence[str],
+    found: Sequence[tuple[Any, ...]],
+    key: int,
+    state: str,
+) -> dict[Any, Values]:
+    """Rows by their keys. A state in the format of another turnlog is not read: it is made anew
+    from the log when it is needed, so that nothing of it can be wrong.
+    """
+    stored: dict[Any, Values] = {}
+    for row in found:
+        values = _named(columns, row)
+        made = derived.get(row[key], values)
+        if values[f"{state}_format"] not in (None, made[f"{state}_format"]):
+            values = {**values, state: made[state], f"{state}_format": made[f"{state}_format"]}
+        stored[row[key]] = values
+    return stored
 
 
 def _differences(
