@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias, cast
 
 from .errors import InvalidInput
@@ -80,18 +80,18 @@ def _check_depth(value: Json, text: str, deepest: int) -> None:
     """Raise ValueError where lists and objects stand in each other deeper than that."""
     if text.count("[") + text.count("{") <= deepest:
         return
-    level: list[Json] = [value]
-    for _ in range(deepest + 1):
-        level = [inner for one in level for inner in _inside(one)]
-        if not level:
-            return
-    raise ValueError(f"nested deeper than {deepest}")
+    level = list(_boxes([value]))
+    for _ in range(deepest):
+        level = [inner for box in level for inner in _boxes(box)]
+    if level:
+        raise ValueError(f"nested deeper than {deepest}")
 
 
-def _inside(value: Json) -> Iterable[Json]:
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, (list, tuple)) else ()
+def _boxes(values: Sequence[Json] | JsonObject) -> Iterator[Sequence[Json] | JsonObject]:
+    """The lists and objects that stand in one."""
+    for value in values.values() if isinstance(values, Mapping) else values:
+        if isinstance(value, (Mapping, list, tuple)):
+            yield value
 
 
 def loads_object(data: bytes | str, *, deepest: int = DEEPEST) -> JsonObject:

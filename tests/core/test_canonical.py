@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turnlog.canonical import (
+    DEEPEST,
     GENESIS,
     Json,
     array,
@@ -162,3 +163,31 @@ def test_looking_into_foreign_json() -> None:
     assert (obj(value, "o"), obj(value, "t")) == ({"k": 1}, {})
     assert (array(value, "l"), array(value, "o")) == ([{"k": 1}, 2], ())
     assert objects(value, "l") == [{"k": 1}]
+
+
+# -- nesting -------------------------------------------------------------------------------
+
+
+def nested(depth: int) -> Json:
+    value: Json = 1
+    for number in range(depth):
+        value = [value] if number % 2 else {"a": value}
+    return value
+
+
+def test_what_may_be_nested_can_be_written_and_read() -> None:
+    deepest = nested(DEEPEST)
+    assert loads(dumps(deepest)) == deepest
+    wide: Json = [[{}]] * (2 * DEEPEST)
+    assert loads(dumps(wide)) == wide
+
+
+def test_what_is_nested_deeper_is_refused_both_ways() -> None:
+    with pytest.raises(InvalidInput, match="nested deeper than 512"):
+        dumps(nested(DEEPEST + 1))
+    raw = b"[" * (DEEPEST + 1) + b"1" + b"]" * (DEEPEST + 1)
+    with pytest.raises(InvalidInput, match="nested deeper than 512"):
+        loads(raw)
+    with pytest.raises(InvalidInput, match="nested deeper than 3"):
+        loads(b"[[[[1]]]]", deepest=3)
+    assert loads(b"[[[1]]]", deepest=3) == [[[1]]]

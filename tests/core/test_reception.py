@@ -543,3 +543,25 @@ def test_a_secret_that_the_provider_echoes_reaches_neither_log_nor_watcher() -> 
 def test_a_part_of_a_kind_that_nobody_knows_has_no_text() -> None:
     odd: JsonObject = {"type": "message", "id": "msg_1", "content": [{"type": "output_hologram"}]}
     assert final_parts([odd]) == {}
+
+
+@pytest.mark.parametrize("index", [int("9" * 4300), -1, 2**40])
+def test_w22_a_place_that_cannot_be_is_no_place(index: int) -> None:
+    reception = heard(
+        [
+            frame("response.output_item.added", output_index=index, item=message("m1")),
+            frame("response.output_text.delta", item_id="m2", delta="So", content_index=index),
+        ]
+    )
+    assert [part.partition(":")[0] for part in reception.parts] == ["text"]
+    assert [text(one, "id") for one in reception.outputs()] == ["m1", None]
+
+
+def test_w22_a_frame_that_is_nested_too_deep_is_kept_as_text() -> None:
+    raw = '{"type":"response.odd","a":' + "[" * 256 + "]" * 256 + "}"
+    odd = read(raw)
+    assert (odd.type, odd.text) == ("", raw)
+    reception = heard([odd])
+    (noted,) = reception.take_notes()
+    assert isinstance(noted, ev.ProviderNoted)
+    assert noted.text == raw

@@ -451,7 +451,7 @@ EXTRAS: Sequence[bytes] = (
 dresses: st.SearchStrategy[Dress] = st.builds(
     Dress,
     end=st.sampled_from((b"\n", b"\r\n", b"\r")),
-    mark=st.just(b""),
+    mark=st.sampled_from((b"", b"\xef\xbb\xbf")),
     extras=st.lists(st.sampled_from(EXTRAS), min_size=1, max_size=4),
     split=st.sampled_from((1, 1, 1, 2, 3)),
     space=st.sampled_from((b" ", b"", b"  ")),

@@ -14,7 +14,7 @@ from turnlog.testing.scripts import Reply
 from turnlog_transports import answer as answers
 from turnlog_transports.answer import Answer, refusal
 from turnlog_transports.chain import Link
-from turnlog_transports.generation import Cut, Garble, Generation, Send, Stall, Step
+from turnlog_transports.generation import Cut, Garble, Generation, Send, Stall, Step, ends
 from turnlog_transports.provider import Given, Playable, Provider
 
 USER: JsonObject = {"type": "message", "role": "user", "content": "Hello."}
@@ -653,3 +653,9 @@ def test_the_echo_calls_what_it_is_told_to_call() -> None:
 
 def test_the_echo_calls_nothing_that_the_request_does_not_have() -> None:
     assert "call refund" in said({"model": "m", "input": "call refund"})
+
+
+@pytest.mark.parametrize("odd", [["response.completed"], {}, None, 7])
+def test_an_event_of_no_type_at_all_ends_nothing(odd: Json) -> None:
+    assert not ends({"type": odd})
+    assert ends({"type": "response.completed"})

@@ -1,6 +1,7 @@
 """The HTTP transport against real servers: streams, plain answers, losses, and what is asked."""
 
 import asyncio
+import gzip
 import json
 import socket
 from collections.abc import AsyncGenerator
@@ -462,3 +463,43 @@ async def test_w47_closing_ends_what_is_under_way() -> None:
         with pytest.raises(Closed):
             await anext(paused)
         hang.set()
+
+
+# -- answers that are not what they seem ---------------------------------------------------
+
+
+async def test_a_plain_answer_is_no_larger_than_a_frame_may_be_however_it_is_packed() -> None:
+    body = {"id": "resp_1", "object": "response", "status": "completed", "pad": "x" * 50_000}
+    packed = plain(200, gzip.compress(json.dumps(body).encode()), content_encoding="gzip")
+    answers = [plain(200, body), packed, plain(200, {**body, "pad": "fits"})]
+    async with serving(*answers, max_frame_bytes=4000) as (transport, _):
+        for _ in answers[:2]:
+            got, error = await outcome(transport)
+            assert (got, type(error)) == ([], Unheard)
+            assert "larger than 4000 bytes" in str(error)
+        assert (await outcome(transport))[0] == ["response.completed"]
+
+
+async def test_w22_a_stream_may_begin_with_a_mark() -> None:
+    async with serving(stream(b"\xef\xbb\xbf" + WHOLE[0], *WHOLE[1:])) as (transport, _):
+        got, error = await outcome(transport)
+    assert (len(got), error) == (len(WHOLE), None)
+
+
+async def test_w24_what_comes_behind_a_broken_stream_answers_nobody() -> None:
+    """Two answers to one request: the first has no terminal frame, and says where it ends."""
+    half = WHOLE[0] + WHOLE[1]
+    other = b"".join(WHOLE)
+
+    def answer(body: bytes) -> bytes:
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {len(body)}"
+        return head.encode() + b"\r\n\r\n" + body
+
+    async def twice(writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(half) + answer(other))
+        await writer.drain()
+
+    async with serving(twice, stream(*WHOLE)) as (transport, web):
+        assert isinstance((await outcome(transport))[1], Lost)
+        assert (await outcome(transport))[1] is None
+        assert len(web.asked) == 2

@@ -197,11 +197,10 @@ def test_w43_no_more_connections_are_opened_than_who_waits_needs(
     assert lanes.wanted(waiting, connecting, LIMITS) == more
 
 
-def test_w44_what_takes_nothing_new_does_not_count_among_the_connections() -> None:
-    known = {"c1": line(), "c2": replace(line(), retiring=True)}
-    assert lanes.may_open(known, LIMITS, 0.0, connecting=0) == 1
-    assert lanes.may_open(known, LIMITS, 0.0, connecting=1) == 0
-    assert lanes.may_open({**known, "c3": line(), "c4": line()}, LIMITS, 0.0, connecting=0) == 0
+def test_w44_every_connection_counts_until_it_is_gone() -> None:
+    assert lanes.may_open({"c1"}, LIMITS, connecting=0) == 1
+    assert lanes.may_open({"c1"}, LIMITS, connecting=1) == 0
+    assert lanes.may_open({"c1", "c2", "c3"}, LIMITS, connecting=0) == 0
 
 
 def test_w44_idle_connections_beyond_the_bound_go_unless_they_remember_something() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
 
+from turnlog.canonical import Json
 from turnlog.errors import Closed, ConfigurationError, Lost, NotSent, Unheard
 from turnlog.ports import Endpoint, Late, Timeouts
 from turnlog_transports.network import NO_CONNECTION_FREE
@@ -409,3 +411,41 @@ async def test_w48_the_address_keeps_its_scheme_and_names_responses_once(path: s
         request = asked.socket.request
         await transport.close()
     assert request is not None and request.path == "/v1/responses"
+
+
+@on_clock
+async def test_w44_no_more_connections_are_open_than_are_allowed_rotation_included() -> None:
+    async with lanes(rotate_seconds=100, max_connections=1) as (server, transport):
+        old = asyncio.create_task(said(transport, of("a")))
+        first = await server.next()
+        await first.start("a1")
+        await first.settled()
+        await advance(101)
+        new = asyncio.create_task(said(transport, of("b")))
+        await advance(1)
+        assert len(server.sockets) == 1
+        await first.tell(completed("a1"))
+        await old
+        second = await server.next()
+        assert second.number == 2
+        await second.answer("b1")
+        await new
+
+
+@on_clock
+async def test_what_was_sent_is_not_kept_while_the_answer_streams() -> None:
+    class Input(list[Json]):
+        """Something whose end can be seen."""
+
+    async with lanes() as (server, transport):
+        asking = of("a")
+        body = Input()
+        seen = weakref.ref(body)
+        stream = transport.send(replace(asking, body={**asking.body, "input": body}))
+        del body
+        waiting = asyncio.ensure_future(anext(stream))
+        asked = await server.next()
+        await asked.start("a1")
+        await waiting
+        assert seen() is None
+        await stream.aclose()

@@ -76,6 +76,7 @@ class Connections:
         self._keeping = keeping
         self._store_default = store_default
         self._open: dict[str, Connection] = {}
+        self._sockets: set[str] = set()  # those that are being closed among them
         self._idle: dict[str, asyncio.TimerHandle] = {}
         self._rotations: dict[str, asyncio.TimerHandle] = {}
         self._streams: dict[Stream, Connection] = {}
@@ -184,7 +185,7 @@ class Connections:
         while self._queue and self._serve_one(next(iter(self._queue))):
             self._queue.popitem(last=False)
         more = lanes.wanted(len(self._queue), self._connecting, self._limits)
-        may = lanes.may_open(self._lines(), self._limits, _now(), connecting=self._connecting)
+        may = lanes.may_open(self._sockets, self._limits, connecting=self._connecting)
         for _ in range(min(more, may)):
             self._start_connecting()
 
@@ -231,6 +232,7 @@ class Connections:
             socket, line, self._settings, changed=self._changed, late=self._tell
         )
         self._open[line.id] = connection
+        self._sockets.add(line.id)
         rotation = asyncio.get_running_loop().call_at(now + self._limits.rotate, connection.retire)
         self._rotations[line.id] = rotation  # W-42
         self._start(connection.read())
@@ -267,12 +269,17 @@ class Connections:
             if (timer := self._idle.pop(line.id, None)) is not None:
                 timer.cancel()
             self._rotations.pop(line.id).cancel()
-            self._start(connection.close())
+            self._start(self._close(connection))
         self._serve()
         if not connection.over and not line.busy:
             self._keep(connection)
             for idle in lanes.surplus(self._lines().values(), self._keeping.idle):
                 self._open[idle.id].retire()
+
+    async def _close(self, connection: Connection) -> None:
+        await connection.close()
+        self._sockets.discard(connection.line.id)
+        self._serve()  # there is room for another one now
 
     def _keep(self, connection: Connection) -> None:
         """Look again when a connection that nobody uses has been kept for long enough."""

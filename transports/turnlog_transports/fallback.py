@@ -145,6 +145,7 @@ class FallbackTransport:
         if isinstance(request, Create):
             way = self._way(request.via or self.choose())
         frames = way.send(request)
+        del request  # its body may be large, and the stream long
         async with aclosing(self._watched(frames) if way is self._first else frames) as watched:
             async for frame in watched:
                 yield frame

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from turnlog.canonical import JsonObject
+from turnlog.canonical import JsonObject, text
 from turnlog.testing.scripts import Reply
 
 _TERMINAL = frozenset(
@@ -61,7 +61,7 @@ def steps(events: Sequence[JsonObject], reply: Reply) -> list[Step]:
 
 def ends(event: JsonObject) -> bool:
     """Whether an event is the last one of its response."""
-    return event.get("type") in _TERMINAL
+    return text(event, "type") in _TERMINAL
 
 
 class Source(Protocol):

@@ -12,6 +12,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+import httpcore2
 import httpx2
 
 from turnlog.errors import ConfigurationError, NotSupported
@@ -189,14 +190,26 @@ class HttpTransport:
                 async for frame in frames:
                     yield frame
             return
-        body = masked(await response.aread(), headers, self.profile.key_header)
+        body = masked(await self._whole(response), headers, self.profile.key_header)
         frame = _answered(call, response, body)
         yield frame
         if not frame.type or (call.settles and frame.terminal is None):
             raise httpx2.ReadError("the answer does not say how the response ended")
 
+    async def _whole(self, response: httpx2.Response) -> bytes:
+        """A plain answer; raises where it is larger than a frame may be, however it was packed."""
+        parts: list[bytes] = []
+        size = 0
+        async for part in response.aiter_bytes():
+            parts.append(part)
+            size += len(part)
+            if size > self._max_frame:
+                raise httpx2.DecodingError(f"the answer is larger than {self._max_frame} bytes")
+        return b"".join(parts)
+
     async def _stream(self, response: httpx2.Response) -> AsyncGenerator[Frame]:
-        response.encoding = "utf-8"  # server-sent events are nothing else, whatever is declared
+        # Server-sent events are nothing else, whatever is declared, and may begin with a mark.
+        response.encoding = "utf-8-sig"
         events = aiter(httpx2.EventSource(response, max_event_size=self._max_frame))
         async for event in events:
             if event.data == wire.STREAM_END:
@@ -207,6 +220,10 @@ class HttpTransport:
                 if frame.terminal is not None:
                     await _drain(events)
                     return
+        # What comes behind such a stream would be taken for the answer to another request (W-24).
+        socket: object = response.extensions["network_stream"]
+        assert isinstance(socket, httpcore2.AsyncNetworkStream)
+        await socket.aclose()
         raise httpx2.ReadError("the stream ended without a terminal frame")  # W-25
 
     def _address(self, path: str, query: dict[str, str]) -> httpx2.URL:

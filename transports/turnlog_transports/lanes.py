@@ -233,7 +233,7 @@ def place(
         lane = line.spare(request.conversation) if line.room(now) else None
         if lane is not None:
             return Place(line, lane)
-    if connecting or may_open(lines, limits, now, connecting=0):
+    if connecting or may_open(lines, limits, connecting=0):
         return None
     return _stolen(lines, now)
 
@@ -257,10 +257,9 @@ def _stolen(lines: dict[str, Line], now: float) -> Place | None:
     return min(held, key=lambda place: place.lane.used, default=None)
 
 
-def may_open(lines: dict[str, Line], limits: Limits, now: float, *, connecting: int) -> int:
-    """How many more connections may be opened; those that take nothing new do not count."""
-    usable = sum(line.usable(now) for line in lines.values())
-    return max(0, limits.connections - usable - connecting)
+def may_open(lines: Collection[str], limits: Limits, *, connecting: int) -> int:
+    """How many more connections may be opened; those that take nothing new count until they go."""
+    return max(0, limits.connections - len(lines) - connecting)
 
 
 def wanted(waiting: int, connecting: int, limits: Limits) -> int:

@@ -134,6 +134,7 @@ class WebSocketTransport:
         await asyncio.sleep(0)  # what has arrived is read before anything is decided (W-41)
         self._life.check()
         stream = await self._connections.take(request, payload)
+        del request, payload  # they may be large, and the stream long
         try:
             frame = await stream.take()
             while frame.terminal is None:

@@ -42,6 +42,9 @@ _DONE: dict[str, Terminal] = {
 }
 _LONGEST_MESSAGE = 2000
 
+DEEPEST_FRAME = 256
+"""How deep a frame may be nested; one that is deeper is unreadable, and kept as text."""
+
 # -- reading -------------------------------------------------------------------------------
 
 
@@ -51,7 +54,7 @@ def read(raw: str | bytes, *, connection: str | None = None, lane: str | None = 
     `connection` is where it came from, `lane` the lane it counts for where it names none itself.
     """
     try:
-        data = loads_object(raw)
+        data = loads_object(raw, deepest=DEEPEST_FRAME)
     except InvalidInput:
         return Frame(type="", data={}, text=_as_text(raw), connection=connection, lane=lane)
     return frame(data, connection=connection, lane=lane)
@@ -79,7 +82,7 @@ def answer(status: int, headers: Mapping[str, str], body: bytes) -> Frame:
     response, nor a compacted window, nor a deletion, cannot be read and keeps its text.
     """
     try:
-        data = loads_object(body)
+        data = loads_object(body, deepest=DEEPEST_FRAME)
     except InvalidInput:
         data = None
     if not 200 <= status < 300:
