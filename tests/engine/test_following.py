@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import pytest
 
@@ -26,7 +27,7 @@ from turnlog_transports.replay import ReplayTransport
 from turnlog_transports.simulator import Simulator
 
 from ..transports.clock import advance, on_clock
-from .given import agent, all_of, opened, recorded, tags
+from .given import agent, all_of, collect, opened, recorded, tags, texts
 from .test_background import (
     LONG,
     Odd,
@@ -230,3 +231,24 @@ async def test_a_response_that_was_heard_from_is_interrupted_after_a_restart_too
         await (await chat.turn(turn.id)).resume()
         await advance(3600)
         assert [one.response for one in await all_of(chat, ev.ResponseInterrupted)] == ["resp_1"]
+
+
+class Repeating(ReplayTransport):
+    """A provider that sends a resumed stream from further back than it was asked to."""
+
+    async def send(self, request: Request) -> AsyncGenerator[Frame]:
+        """Begin two frames earlier."""
+        if isinstance(request, Retrieve) and request.starting_after is not None:
+            request = replace(request, starting_after=max(0, request.starting_after - 2))
+        async for frame in super().send(request):
+            yield frame
+
+
+async def test_what_was_heard_before_is_not_heard_again() -> None:
+    way = Repeating([text(LONG).but(cut_after=7)])
+    async with opened(way, in_background()) as log:
+        chat = await log.conversation("c", agent="test")
+        turn = await chat.send("Go.")
+        updates = await collect(aiter(turn))
+        assert texts(updates) == LONG
+        assert "retracted" not in [update.type for update in updates]

@@ -215,6 +215,35 @@ async def test_a_refused_warm_up_leaves_the_first_turn_as_it_was() -> None:
         assert not await last_delta(chat)
 
 
+async def test_a_warm_up_that_is_lost_says_so_in_the_log() -> None:
+    class Lossy(ReplayTransport):
+        async def send(self, request: Request) -> AsyncGenerator[Frame]:
+            if isinstance(request, Create) and request.body.get("generate") is False:
+                raise turnlog.errors.Unheard("cut")
+            async for frame in super().send(request):
+                yield frame
+
+    async with opened(Lossy([text("Fine.")]), agent()) as log:
+        chat = await log.conversation("c", agent="test")
+        assert not await chat.warm()
+        assert await kinds(chat) == ["warm_up_asked", "warm_up_failed"]
+        assert (await all_of(chat, ev.ProviderNoted))[-1].text == "cut"
+        assert (await chat.run("Go.")).output_text == "Fine."
+
+
+async def test_only_so_many_warm_ups_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("turnlog.warming.MOST", 2)
+    way = ReplayTransport([text("Cold."), text("Warm.")])
+    async with opened(way, agent()) as log:
+        chats = [await log.conversation(f"c{n}", agent="test") for n in range(3)]
+        for chat in chats:
+            assert await chat.warm()
+        await chats[0].run("Go.")
+        await chats[2].run("Go.")
+        cold, warm = way.requests[-2:]
+        assert ("previous_response_id" in cold, "previous_response_id" in warm) == (False, True)
+
+
 async def test_without_a_key_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     async with turnlog.open(":memory:", agents=[agent()]) as log:

@@ -10,7 +10,7 @@ import pytest
 
 import turnlog
 from turnlog.conversation import Conversation
-from turnlog.testing import Reply, call, text
+from turnlog.testing import Reply, call, reply, text
 from turnlog.updates import Delta, TurnDone, Update
 from turnlog.watchers import BOUND, HOLD_SECONDS, Watchers
 
@@ -128,6 +128,30 @@ async def test_a_slow_watcher_sees_all_of_a_turn_with_tools_and_in_order() -> No
         assert len(facts) == len(set(facts) - {"item"}) + facts.count("item")
         assert facts[-1] == "turn.done"
         assert (await chat.run("And?")).output_text == "Next."
+
+
+@on_clock
+async def test_who_was_left_behind_goes_on_live_when_it_has_caught_up() -> None:
+    caught_up = asyncio.Event()
+
+    async def gate() -> str:
+        """Wait for whoever watches."""
+        await caught_up.wait()
+        return "open"
+
+    first = reply(text(WORDS), call("gate"))
+    script = [Reply(items=first.items, chunk=1), text("Live.")]
+    async with opened(script, agent(gate)) as log:
+        chat = await log.conversation("c", agent="test")
+        turn = await chat.send("Go.")
+        seen: list[Update] = []
+        async for update in turn:
+            seen.append(update)
+            if len(seen) == 1:
+                await advance(HOLD_SECONDS * 2)
+            if update.type == "call.started":
+                caught_up.set()
+        assert texts(seen) == f"{WORDS}Live."
 
 
 @on_clock

@@ -15,7 +15,7 @@ from turnlog.testing import scripts
 from turnlog.testing.scripts import Reply
 from turnlog_transports.answer import Answer
 from turnlog_transports.generation import Cut, Generation, Send, Step
-from turnlog_transports.job import View
+from turnlog_transports.job import Job, View
 from turnlog_transports.pacing import play
 from turnlog_transports.provider import Given, Provider
 from turnlog_transports.simulator import Simulator
@@ -215,6 +215,15 @@ async def test_a_stream_whose_response_is_cancelled_just_before_its_next_step_en
             provider.cancel("resp_1")
 
     assert numbers([step async for step in play(stream, pause)]) == [0]
+
+
+@pytest.mark.parametrize("reply", [say("Hi."), say("Hi.").but(hold=0)])
+def test_what_is_over_or_held_is_made_no_further(reply: Reply) -> None:
+    job = Job([{"type": "response.completed"}], reply, response={}, streams=True, ended=print)
+    job.at_once()
+    made = job.made
+    job.advance()
+    assert job.made == made
 
 
 # -- what is kept of it --------------------------------------------------------------------
