@@ -46,6 +46,7 @@ from turnlog.recovery import (
     GiveUp,
     Halt,
     Interrupt,
+    Leave,
     OnCrash,
     Pause,
     Policy,
@@ -318,7 +319,7 @@ class Process:
                     self.do(PauseTurn(reason=step.reason, calls=step.calls))
                 case End():
                     self.end(step)
-                case Settled():
+                case Settled() | Leave():
                     return
 
     @property

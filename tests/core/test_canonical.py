@@ -178,7 +178,7 @@ def nested(depth: int) -> Json:
 def test_what_may_be_nested_can_be_written_and_read() -> None:
     deepest = nested(DEEPEST)
     assert loads(dumps(deepest)) == deepest
-    wide: Json = [[{}]] * (2 * DEEPEST)
+    wide: Json = [[{"a": 1}]] * (2 * DEEPEST)
     assert loads(dumps(wide)) == wide
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -137,9 +137,8 @@ def asked(simulator: Simulator) -> Sequence[str]:
 
 @pytest.mark.parametrize("leave", [left_by_a_dead_owner, left_by_closing])
 async def test_what_still_runs_is_left_alone_and_heard_on(
-    leave: object,
+    leave: Callable[[Simulator, MemoryStore], Awaitable[str]],
 ) -> None:
-    assert callable(leave)
     async with provider(text(LONG).but(hold=8)) as simulator:
         store = MemoryStore()
         turn = await leave(simulator, store)

@@ -115,7 +115,7 @@ async def test_a_stream_that_only_repeats_itself_is_given_up_for_polling() -> No
 class Forgetful(ReplayTransport):
     """A WebSocket whose connection has no room by the time that the request is written."""
 
-    left = 1
+    refusals = 1
 
     def choose(
         self, *, before: str | None = None, failed: bool = False, background: bool = False
@@ -125,8 +125,8 @@ class Forgetful(ReplayTransport):
 
     async def send(self, request: Request) -> AsyncGenerator[Frame]:
         """Refuse the first continuation."""
-        if isinstance(request, Create) and request.parent is not None and self.left:
-            self.left -= 1
+        if isinstance(request, Create) and request.parent is not None and self.refusals:
+            self.refusals -= 1
             raise NotSent("not remembered any more", code=PARENT_GONE)
         async for frame in super().send(request):
             yield frame

@@ -171,22 +171,22 @@ class Gated(ReplayTransport):
 
 
 class Failing(ReplayTransport):
-    """A provider that is not there at first: `left` says how often."""
+    """A provider that is not there at first: `failures` says how often."""
 
-    left = 0
+    failures = 0
     tried = 0
 
     async def warm(self) -> None:
         """Fail as long as nobody is there."""
         self.tried += 1
-        if self.left:
-            self.left -= 1
+        if self.failures:
+            self.failures -= 1
             raise turnlog.errors.NotSent("nobody is there")
 
 
 async def test_a_warm_up_that_fails_says_so_and_fails_nothing_else() -> None:
     way = Failing([text("Fine.")])
-    way.left = 1
+    way.failures = 1
     async with opened(way, agent()) as log:
         chat = await log.conversation("c", agent="test")
         assert not await chat.warm()
@@ -254,20 +254,20 @@ async def test_without_a_key_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 @on_clock
 async def test_w46_open_connects_ahead_and_tries_again() -> None:
     way = Failing([text("Fine.")])
-    way.left = 3
+    way.failures = 3
     async with turnlog.open(
         ":memory:", agents=[agent()], transport=way, store=MemoryStore(), warm=True
     ):
         await advance(0)
         assert way.tried == 1
         await advance(60)
-        assert (way.tried, way.left) == (4, 0)
+        assert (way.tried, way.failures) == (4, 0)
 
 
 @on_clock
 async def test_closing_ends_the_attempts_to_connect() -> None:
     way = Failing([])
-    way.left = 100
+    way.failures = 100
     async with turnlog.open(":memory:", transport=way, store=MemoryStore(), warm=True):
         await advance(3600)
         assert way.tried == 8
