@@ -72,18 +72,19 @@ class _View:
 
         Whoever was left behind reads the log again, and what has streamed, and goes on from there.
         """
-        while True:
+        ended = False
+        while not ended:
             for delta in runner.streamed():
                 for update in self.narrator.delta(delta):
                     yield update
             while not isinstance(seen := await place.take(), str):
                 for update in self._told(seen):
                     yield update
-            if seen == "over":
-                return
-            place.rejoin()
-            async for update in self.log():
-                yield update
+            if seen == "behind":
+                place.rejoin()
+                async for update in self.log():
+                    yield update
+            ended = seen == "over"
 
     def _told(self, seen: Seen) -> list[Update]:
         """What the watcher sees of it; nothing of a fact that it was told from the log."""

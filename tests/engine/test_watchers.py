@@ -14,7 +14,7 @@ from turnlog.testing import Reply, call, reply, text
 from turnlog.updates import Delta, TurnDone, Update
 from turnlog.watchers import BOUND, HOLD_SECONDS, Watchers
 
-from ..transports.clock import advance, on_clock
+from ..transports.clock import advance, on_clock, settle
 from .given import add, agent, collect, opened, recorded, tags, texts
 
 WORDS = "".join(chr(97 + number % 26) for number in range(3 * BOUND))
@@ -122,6 +122,7 @@ async def test_a_slow_watcher_sees_all_of_a_turn_with_tools_and_in_order() -> No
         async for update in updates:
             seen.append(update)
             if len(seen) in (1, 5, 300):
+                await settle(5 * BOUND)  # until the stream waits
                 await advance(HOLD_SECONDS * 2)
         facts = [update.type for update in seen if not isinstance(update, Delta)]
         assert texts(seen) == WORDS
@@ -148,9 +149,11 @@ async def test_who_was_left_behind_goes_on_live_when_it_has_caught_up() -> None:
         async for update in turn:
             seen.append(update)
             if len(seen) == 1:
+                await settle(5 * BOUND)  # until the stream waits
                 await advance(HOLD_SECONDS * 2)
             if update.type == "call.started":
-                caught_up.set()
+                # The log is read to its end by then, and what follows comes live.
+                asyncio.get_running_loop().call_later(0.1, caught_up.set)
         assert texts(seen) == f"{WORDS}Live."
 
 

@@ -36,6 +36,7 @@ class End(asyncio.Protocol):
         self.other = other
         self.transport: asyncio.Transport | None = None
         self.waiting: list[bytes] = []
+        self.first = other is None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there; the first end opens the second."""
@@ -52,6 +53,9 @@ class End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass it on, or keep it until the second end is open."""
+        if self.first:
+            self.first = False
+            self.wire.asked(self, data)
         if self.other is None or self.other.transport is None:
             self.waiting.append(data)
         else:
@@ -60,7 +64,7 @@ class End(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The other end goes too, with what was written to it before."""
         self.transport = None
-        self.wire.ends.pop(self, None)
+        self.wire.gone(self)
         if self.other is not None and self.other.transport is not None:
             self.other.transport.close()
 
@@ -80,6 +84,8 @@ class Wire:
 
     def __init__(self, port: int, draw: Random) -> None:
         self.ends: dict[End, None] = {}
+        self.websockets: set[End] = set()
+        self.most = 0
         self.cuts = 0
         self._port = port
         self._draw = draw
@@ -91,6 +97,20 @@ class Wire:
         task = asyncio.create_task(self._open(end))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
+
+    def asked(self, end: End, request: bytes) -> None:
+        """A client asks for something: count the WebSockets that are open on its side.
+
+        The provider counts one that was cut until it has heard of it; its client does not.
+        """
+        if b"upgrade: websocket" in request.lower():
+            self.websockets.add(end)
+            self.most = max(self.most, len(self.websockets))
+
+    def gone(self, end: End) -> None:
+        """A connection has ended."""
+        self.ends.pop(end, None)
+        self.websockets.discard(end)
 
     async def _open(self, end: End) -> None:
         loop = asyncio.get_running_loop()
@@ -131,7 +151,7 @@ async def main(seed: str, kind: str) -> None:
         "counts": dict(model.counts),
         "wrong": model.wrong[:20],
         "cuts": wire.cuts,
-        "connections_most": simulator.connections.most,
+        "connections_most": wire.most,
         "connections_total": simulator.connections.total,
         "connections_left": simulator.connections.now,
         "in_flight_most": simulator.in_flight.most,
