@@ -82,10 +82,11 @@ class Readers:
             raise Closed("the store is closed")
         loop = asyncio.get_running_loop()
         if loop not in self._pools:
-            gone = [one for one in self._pools if one.is_closed()]
+            # Other loops run in other threads, and may clear up at the same moment.
+            gone = [one for one in list(self._pools) if one.is_closed()]
             self._pools[loop] = _Pool(self._connect)
-            for one in gone:
-                await self._pools.pop(one).close()
+            for pool in filter(None, [self._pools.pop(one, None) for one in gone]):
+                await pool.close()
         return self._pools[loop]
 
     async def _connect(self) -> aiosqlite.Connection:
