@@ -19,7 +19,6 @@ from .errors import Busy, InvalidInput, NotSupported, ProviderRefused, VersionCo
 from .items import legal, to_input
 from .plan import ruled_out
 from .ports import Compact, Frame, Lease
-from .record import NewEvent
 from .request import model_of
 from .state import State
 from .unbroken import unbroken
@@ -51,7 +50,9 @@ async def compact(engine: Engine, conversation: str, *, actor: str) -> Compactio
     _check_idle(state)
     config = await engine.configuration(state)
     body = await _body(engine, state, config)
-    await _note(engine, conversation, body, actor)
+    data = {name: body[name] for name in ("model", "previous_response_id") if name in body}
+    asked = ev.ProviderNoted(kind="compaction_asked", data=data)
+    await engine.note(conversation, asked, actor=actor)  # before it is asked (law 1)
     answer = await _asked(engine, body)
     return await unbroken(_record(engine, state, answer, actor))
 
@@ -89,18 +90,6 @@ async def _body(engine: Engine, state: State, config: ev.ConversationConfigured)
     return {**body, "input": legal([to_input(item) for item in items], ())}
 
 
-async def _note(engine: Engine, conversation: str, body: JsonObject, actor: str) -> None:
-    """Say that it is asked before it is asked (law 1)."""
-    data = {name: body[name] for name in ("model", "previous_response_id") if name in body}
-    noted = ev.ProviderNoted(kind="compaction_asked", data=data)
-
-    async def act(draft: Draft) -> Lease | None:
-        draft.take([NewEvent(event=noted)])
-        return None
-
-    await engine.commit(conversation, act, actor=actor)
-
-
 async def _asked(engine: Engine, body: JsonObject) -> JsonObject:
     last: Frame | None = None
     async with aclosing(engine.transport.send(Compact(body=body))) as frames:
@@ -122,7 +111,8 @@ async def _asked(engine: Engine, body: JsonObject) -> JsonObject:
 
 
 async def _record(engine: Engine, before: State, answer: JsonObject, actor: str) -> Compaction:
-    items, usage = objects(answer, "output"), answer.get("usage")
+    items, said = objects(answer, "output"), answer.get("usage")
+    usage = said if isinstance(said, dict) else None
 
     async def act(draft: Draft) -> Lease | None:
         now = draft.state
@@ -132,11 +122,10 @@ async def _record(engine: Engine, before: State, answer: JsonObject, actor: str)
             Compacted(
                 items=tuple(engine.keyed(item) for item in items),
                 response=text(answer, "id"),
-                usage=usage if isinstance(usage, dict) else None,
+                usage=usage,
             )
         )
         return None
 
     draft = await engine.commit(before.id, act, actor=actor)
-    used = usage if isinstance(usage, dict) else None
-    return Compaction(version=draft.state.version, items=tuple(items), usage=used)
+    return Compaction(version=draft.state.version, items=tuple(items), usage=usage)

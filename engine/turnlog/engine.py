@@ -236,6 +236,18 @@ class Engine:
                     continue
                 return draft
 
+    async def note(
+        self, conversation: str, noted: ev.ProviderNoted, *, actor: str = ENGINE
+    ) -> None:
+        """Record something beside any turn; of a conversation that was never written, nothing."""
+
+        async def act(draft: Draft) -> Lease | None:
+            if draft.state.version:
+                draft.take([NewEvent(event=noted)])
+            return None
+
+        await self.commit(conversation, act, actor=actor)
+
     def _lock(self, conversation: str) -> asyncio.Lock:
         lock = self._locks.get(conversation)
         if lock is None:

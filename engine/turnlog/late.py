@@ -10,12 +10,10 @@ import asyncio
 import logging
 
 from .canonical import Json, obj
-from .draft import Draft
 from .engine import Engine
 from .errors import TurnlogError
 from .events import ProviderNoted
-from .ports import Late, Lease
-from .record import NewEvent
+from .ports import Late
 
 logger = logging.getLogger(__name__)
 
@@ -39,15 +37,8 @@ class Latecomers:
         task.add_done_callback(self._tasks.discard)
 
     async def _record(self, late: Late) -> None:
-        noted = note_of(late)
-
-        async def act(draft: Draft) -> Lease | None:
-            if draft.state.version:  # of a conversation that was never written, nothing is kept
-                draft.take([NewEvent(event=noted)])
-            return None
-
         try:
-            await self._engine.commit(late.conversation, act)
+            await self._engine.note(late.conversation, note_of(late))
         except TurnlogError as error:
             logger.warning("what attempt %s used was not recorded: %s", late.attempt, error)
 

@@ -277,7 +277,7 @@ class Reception:
 
     def interrupted(self, reason: str) -> ev.OutcomeEvent:
         """The outcome of an attempt that ended without a terminal frame."""
-        if self.heard == 0:
+        if self.heard == 0 and self.response is None:
             return ev.ResponseUnknown(attempt=self.attempt, reason=reason)
         return ev.ResponseInterrupted(attempt=self.attempt, response=self.response, reason=reason)
 

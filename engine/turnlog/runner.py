@@ -238,6 +238,8 @@ class Runner:
 
     async def _delay(self, step: Send) -> None:
         """Wait as long as the log says, but not before another way is tried."""
+        if not step.delay_ms:
+            return
         state = await self.held.state()
         background = is_background(settings_of(self._config, self._settings))
         if state.transport == self._engine.way(state, background=background):

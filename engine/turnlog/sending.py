@@ -82,13 +82,7 @@ class Sending:
 
     def _lost(self, fetched: Reception | str) -> ev.OutcomeEvent | None:
         """The outcome of a response that was lost for this reason; None where it was heard."""
-        if isinstance(fetched, Reception):
-            return None
-        if self.reception.response is None:
-            return self.reception.interrupted(fetched)
-        return ev.ResponseInterrupted(
-            attempt=self.reception.attempt, response=self.reception.response, reason=fetched
-        )
+        return None if isinstance(fetched, Reception) else self.reception.interrupted(fetched)
 
     async def _receive(self, outgoing: Outgoing) -> None:
         frames = self.held.engine.transport.send(

@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 from . import events as ev
 from .canonical import JsonObject
-from .commands import Command, Configure, Start
+from .commands import Configure, Start
 from .context import requested
 from .draft import Draft
 from .engine import Engine
@@ -82,9 +82,7 @@ async def _read(engine: Engine, conversation: str, setup: Setup, actor: str) -> 
     outgoing = await _body(engine, state, config)
     attempt = engine.ambient.id("att")
     asked = ev.ProviderNoted(kind="warm_up_asked", attempt=attempt)
-    await _note(
-        engine, conversation, asked, actor, Start(metadata=setup.metadata), Configure(config=config)
-    )
+    await _begin(engine, conversation, setup, config, asked, actor)
     return await _ask(engine, state, config, outgoing, attempt, via, actor)
 
 
@@ -105,19 +103,21 @@ async def _body(engine: Engine, state: State, config: ev.ConversationConfigured)
     return {**built, "generate": False}
 
 
-async def _note(
+async def _begin(
     engine: Engine,
     conversation: str,
-    noted: ev.ProviderNoted,
+    setup: Setup,
+    config: ev.ConversationConfigured,
+    asked: ev.ProviderNoted,
     actor: str,
-    *before: Command,
 ) -> None:
-    """Say that it is asked before it is asked, and what came of it (law 1)."""
+    """Say that it is asked before it is asked (law 1), where there may be no conversation yet."""
 
     async def act(draft: Draft) -> Lease | None:
-        for command in before if draft.state.turn is None else ():
-            draft.do(command)
-        draft.take([NewEvent(event=noted)])
+        if draft.state.turn is None:
+            draft.do(Start(metadata=setup.metadata))
+            draft.do(Configure(config=config))
+        draft.take([NewEvent(event=asked)])
         return None
 
     await engine.commit(conversation, act, actor=actor)
@@ -141,13 +141,13 @@ async def _ask(
                 reception.feed(frame)
     except ProviderError as error:
         lost = ev.ProviderNoted(kind="warm_up_failed", attempt=attempt, text=str(error))
-        await _note(engine, state.id, lost, actor)
+        await engine.note(state.id, lost, actor=actor)
         return False
     outcome = reception.outcome()
     if not isinstance(outcome, ev.ResponseCompleted) or outcome.response is None:
         said = None if outcome is None else outcome.error
         noted = ev.ProviderNoted(kind="warm_up_failed", attempt=attempt, data=said)
-        await _note(engine, state.id, noted, actor)
+        await engine.note(state.id, noted, actor=actor)
         return False
     while len(engine.warmed) >= MOST:
         del engine.warmed[next(iter(engine.warmed))]
@@ -164,5 +164,5 @@ async def _ask(
     )
     data: JsonObject = {"response": outcome.response, "usage": outcome.usage}
     noted = ev.ProviderNoted(kind="warmed", attempt=attempt, data=data)
-    await _note(engine, state.id, noted, actor)
+    await engine.note(state.id, noted, actor=actor)
     return True
