@@ -113,10 +113,12 @@ async def _begin(
 ) -> None:
     """Say that it is asked before it is asked (law 1), where there may be no conversation yet."""
 
+    begin = Start(metadata=setup.metadata), Configure(config=config)
+
     async def act(draft: Draft) -> Lease | None:
-        if draft.state.turn is None:
-            draft.do(Start(metadata=setup.metadata))
-            draft.do(Configure(config=config))
+        # A turn that began meanwhile keeps its own configuration.
+        for command in begin if draft.state.turn is None else ():
+            draft.do(command)
         draft.take([NewEvent(event=asked)])
         return None
 
