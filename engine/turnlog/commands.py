@@ -74,7 +74,11 @@ class Compacted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeginTurn:
-    """Accept an input. What is pending is abandoned with `abandon`, where that is given."""
+    """Accept an input, or begin with one that was queued.
+
+    What is pending is abandoned with `abandon`, where that is given. `first` lets it go before
+    what is queued.
+    """
 
     turn: str
     key: str
@@ -86,6 +90,31 @@ class BeginTurn:
     manual: bool = False
     present: frozenset[str] = frozenset()
     abandon: tuple[Keyed, ...] | None = None
+    first: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueTurn:
+    """Accept an input behind the turn that runs."""
+
+    turn: str
+    queued: ev.TurnQueued
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropTurn:
+    """End a turn that is queued, which never begins."""
+
+    turn: str
+    outcome: ev.TurnOutcome
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeTurn:
+    """Take on the open turn again."""
+
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +165,11 @@ class Defer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoubtCalls:
-    """Nobody knows whether these calls were carried out."""
+    """Nobody knows whether these calls were carried out; `timed_out` as in `call.uncertain`."""
 
     calls: tuple[str, ...]
     reason: str
+    timed_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +235,9 @@ Command: TypeAlias = (
     | RemoveItem
     | Compacted
     | BeginTurn
+    | QueueTurn
+    | DropTurn
+    | ResumeTurn
     | Prepare
     | Note
     | Finish

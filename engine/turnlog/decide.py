@@ -19,6 +19,7 @@ from .commands import (
     Configure,
     Defer,
     DoubtCalls,
+    DropTurn,
     EditItem,
     EndTurn,
     Finish,
@@ -27,9 +28,11 @@ from .commands import (
     PauseTurn,
     Prepare,
     Progress,
+    QueueTurn,
     RemoveItem,
     RequestCancel,
     Resolve,
+    ResumeTurn,
     Start,
     StartCall,
 )
@@ -48,6 +51,7 @@ __all__ = [
     "Configure",
     "Defer",
     "DoubtCalls",
+    "DropTurn",
     "EditItem",
     "EndTurn",
     "Finish",
@@ -56,9 +60,11 @@ __all__ = [
     "PauseTurn",
     "Prepare",
     "Progress",
+    "QueueTurn",
     "RemoveItem",
     "RequestCancel",
     "Resolve",
+    "ResumeTurn",
     "Start",
     "StartCall",
     "check_new",
@@ -79,11 +85,13 @@ def decide(state: State, command: Command) -> list[NewEvent]:
             return _compacted(state, command)
         case BeginTurn():
             return _begin(state, command)
+        case QueueTurn() | DropTurn():
+            return _queue(state, command)
         case Prepare() | Note() | Finish():
             return _attempt(state, command)
         case StartCall() | Progress() | Defer() | DoubtCalls() | Approve() | Resolve():
             return on_call(state, command)
-        case RequestCancel() | PauseTurn() | EndTurn():
+        case RequestCancel() | PauseTurn() | ResumeTurn() | EndTurn():
             return _turn(state, command)
         case _:
             assert_never(command)
@@ -231,9 +239,10 @@ def _begin(state: State, command: BeginTurn) -> list[NewEvent]:
 
 
 def _make_way(state: State, command: BeginTurn) -> list[NewEvent]:
-    """What becomes of a turn that is open already."""
+    """What becomes of a turn that is open already; what was queued before goes first."""
     turn = state.turn
     if turn is None:
+        _check_first(state, command)
         return []
     if turn.paused is None:
         raise Busy(
@@ -251,7 +260,36 @@ def _make_way(state: State, command: BeginTurn) -> list[NewEvent]:
     )
 
 
-def _turn(state: State, command: RequestCancel | PauseTurn | EndTurn) -> list[NewEvent]:
+def _check_first(state: State, command: BeginTurn) -> None:
+    if command.first or not state.queued or state.queued[0].id == command.turn:
+        return
+    turn = state.queued[0].id
+    raise Busy(
+        f"turn {turn} is queued and comes first: wait for it, or"
+        ' send with if_busy="queue" or if_busy="interrupt"',
+        turn=turn,
+    )
+
+
+def _queue(state: State, command: QueueTurn | DropTurn) -> list[NewEvent]:
+    match command:
+        case QueueTurn():
+            for item in command.queued.items:
+                check(item)
+            return [NewEvent(event=command.queued, turn=command.turn)]
+        case DropTurn():
+            if state.in_queue(command.turn) is None:
+                raise NotFound(f"turn {command.turn!r} is not queued in {state.id!r}")
+            error = {"message": command.reason} if command.reason is not None else None
+            ended = ev.TurnEnded(outcome=command.outcome, error=error)
+            return [NewEvent(event=ended, turn=command.turn)]
+        case _:
+            assert_never(command)
+
+
+def _turn(
+    state: State, command: RequestCancel | PauseTurn | ResumeTurn | EndTurn
+) -> list[NewEvent]:
     turn = open_turn(state)
     match command:
         case RequestCancel():
@@ -263,6 +301,8 @@ def _turn(state: State, command: RequestCancel | PauseTurn | EndTurn) -> list[Ne
             _check_no_request(state, "pause the turn")
             paused = ev.TurnPaused(reason=command.reason, calls=command.calls)
             return [NewEvent(event=paused, turn=turn.id)]
+        case ResumeTurn():
+            return [NewEvent(event=ev.TurnResumed(reason=command.reason), turn=turn.id)]
         case EndTurn():
             return _ended(state, turn, command)
         case _:

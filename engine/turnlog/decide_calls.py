@@ -26,7 +26,7 @@ def on_call(
     """The events of a call that follow from a command, or a typed error."""
     match command:
         case DoubtCalls():
-            return [_doubted(find(state, call), command.reason) for call in command.calls]
+            return [_doubted(find(state, call), command) for call in command.calls]
         case StartCall() | Progress() | Defer() | Approve():
             call = find(state, command.call)
             return [NewEvent(event=_moved(call, command), turn=call.turn)]
@@ -36,9 +36,10 @@ def on_call(
             assert_never(command)
 
 
-def _doubted(call: Call, reason: str) -> NewEvent:
+def _doubted(call: Call, command: DoubtCalls) -> NewEvent:
     _check_status(call, "doubt", ("started",))
-    return NewEvent(event=ev.CallUncertain(call=call.id, reason=reason), turn=call.turn)
+    uncertain = ev.CallUncertain(call=call.id, reason=command.reason, timed_out=command.timed_out)
+    return NewEvent(event=uncertain, turn=call.turn)
 
 
 def open_turn(state: State) -> Turn:

@@ -117,12 +117,18 @@ class ItemRemoved(_Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnQueued(_Fact):
-    """An input was accepted behind a busy turn; its items join the tail when it runs."""
+    """An input was accepted behind a busy turn; its items join the tail when it runs.
+
+    The rest is what the turn begins with; `config` is put in force then, where it was given.
+    """
 
     key: str
     digest: str
     settings: JsonObject = field(default_factory=dict[str, Json])
     items: tuple[JsonObject, ...] = ()
+    config: ConversationConfigured | None = None
+    max_requests: int | None = None
+    max_retries: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +162,13 @@ class TurnPaused(_Fact):
 
     reason: str
     calls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnResumed(_Fact):
+    """An owner took the turn on again; `reason` says why, where nobody asked for it by name."""
+
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,10 +364,15 @@ class CallDeferred(_Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallUncertain(_Fact):
-    """The tool started, and nobody knows whether it finished."""
+    """The tool started, and nobody knows whether it finished.
+
+    `timed_out` says that its owner is only taken for dead, because its beat stopped: it may wake
+    and finish, so that nobody can ask now whether it did (law 12).
+    """
 
     call: str
     reason: str
+    timed_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -471,7 +489,9 @@ ConversationEvent: TypeAlias = (
     ConversationStarted | ConversationConfigured | ConversationClosed | ContentErased
 )
 ItemEvent: TypeAlias = ItemAdded | ItemEdited | ItemRemoved | OutputTruncated | ContextCompacted
-TurnEvent: TypeAlias = TurnQueued | TurnStarted | TurnCancelRequested | TurnPaused | TurnEnded
+TurnEvent: TypeAlias = (
+    TurnQueued | TurnStarted | TurnCancelRequested | TurnPaused | TurnResumed | TurnEnded
+)
 RequestEvent: TypeAlias = (
     RequestPrepared | ResponseStarted | OutputCheckpointed | OutputRecorded | ChainLost
 )
@@ -512,6 +532,7 @@ TAGS: Mapping[str, type[Event]] = MappingProxyType(
         "turn.started": TurnStarted,
         "turn.cancel_requested": TurnCancelRequested,
         "turn.paused": TurnPaused,
+        "turn.resumed": TurnResumed,
         "turn.ended": TurnEnded,
         "request.prepared": RequestPrepared,
         "response.started": ResponseStarted,

@@ -83,7 +83,7 @@ def _progressed(
         case ev.CallDeferred():
             return replace(call, status="deferred")
         case ev.CallUncertain():
-            return replace(call, status="uncertain")
+            return replace(call, status="uncertain", timed_out=event.timed_out)
         case ev.CallProgressed():
             return call
         case _:

@@ -16,7 +16,7 @@ from . import events as ev
 from .canonical import GENESIS, Json, JsonObject
 from .tail import Run
 
-FORMAT = 2
+FORMAT = 3
 """The format of the head as stored; a head of another format is folded again from the log."""
 
 MAX_EDITS = 32
@@ -34,7 +34,7 @@ CallStatus = Literal[
 ]
 SETTLED: frozenset[CallStatus] = frozenset({"answered", "rejected", "abandoned"})
 OutcomeKind = Literal["completed", "incomplete", "failed", "rejected", "interrupted", "unknown"]
-Status = Literal["idle", "busy", "waiting"]
+Status = Literal["idle", "busy", "waiting", "queued"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,7 @@ class Call:
 
     `id` is turnlog's idempotency key, `call_id` the provider's. `item` is the key of the output
     item that holds the call, recorded at `version`; `ordinal` is where its output stands.
+    `timed_out` says of an uncertain one that its owner may still wake and finish it.
     """
 
     id: str
@@ -94,6 +95,7 @@ class Call:
     status: CallStatus = "requested"
     runs: int = 0
     approved: bool = False
+    timed_out: bool = False
     time: int = 0
     ordinal: int | None = None
 
@@ -186,6 +188,16 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """A turn that waits for the open one; its input stands in the event at `version`."""
+
+    id: str
+    key: str
+    digest: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """A conversation at a version. `hash` is that of the last event, in hex.
 
@@ -209,6 +221,7 @@ class State:
     parent: Parent | None = None
     edits: tuple[Edit, ...] = ()
     turn: Turn | None = None
+    queued: tuple[Queued, ...] = ()
     attempt: Attempt | None = None
     calls: tuple[Call, ...] = ()
     claims: tuple[Output, ...] = ()
@@ -217,9 +230,9 @@ class State:
 
     @property
     def status(self) -> Status:
-        """`idle` without an open turn, `waiting` while it is paused, else `busy`."""
+        """`waiting` while the open turn is paused, else `busy`; without one `queued` or `idle`."""
         if self.turn is None:
-            return "idle"
+            return "queued" if self.queued else "idle"
         return "waiting" if self.turn.paused is not None else "busy"
 
     @property
@@ -230,6 +243,10 @@ class State:
     def call(self, id: str) -> Call | None:
         """The call with turnlog's id, or None."""
         return next((call for call in self.calls if call.id == id), None)
+
+    def in_queue(self, id: str | None = None, *, key: str | None = None) -> Queued | None:
+        """The queued turn with this id or idempotency key, or None."""
+        return next((one for one in self.queued if id == one.id or key == one.key), None)
 
 
 def start(id: str) -> State:

@@ -14,7 +14,7 @@ from . import events as ev
 from .canonical import JsonObject, text
 from .items import call_id_of
 from .record import Recorded
-from .state import Call, State, evolve
+from .state import Call, Queued, State, evolve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def advance(state: State, recorded: Recorded) -> tuple[State, list[Change]]:
     after = evolve(state, recorded)
     return after, [
         *_context(state, after, recorded),
-        *_turns(after, recorded),
+        *_turns(state, after, recorded),
         *_calls(state, after),
     ]
 
@@ -162,18 +162,11 @@ def _outputs(before: State, recorded: Recorded, event: ev.ResponseCompleted) -> 
     return [Shift(version=recorded.version, ordinal=attempt.end, by=len(puts)), *puts]
 
 
-def _turns(after: State, recorded: Recorded) -> list[Change]:
+def _turns(before: State, after: State, recorded: Recorded) -> list[Change]:
     turn = recorded.turn or ""
     match recorded.event:
         case ev.TurnStarted() as event:
-            opened = TurnOpened(
-                turn=turn,
-                key=event.key,
-                digest=event.digest,
-                version=recorded.version,
-                time=recorded.time,
-            )
-            return [opened]
+            return [_opened(turn, event, recorded)]
         case ev.TurnEnded() as event:
             closed = TurnClosed(
                 turn=turn,
@@ -182,9 +175,21 @@ def _turns(after: State, recorded: Recorded) -> list[Change]:
                 time=recorded.time,
                 state=after,
             )
-            return [closed]
+            # One that never left the queue has its place where it ended.
+            waited = before.in_queue(turn)
+            return [closed] if waited is None else [_opened(turn, waited, recorded), closed]
         case _:
             return []
+
+
+def _opened(turn: str, known: ev.TurnStarted | Queued, recorded: Recorded) -> TurnOpened:
+    return TurnOpened(
+        turn=turn,
+        key=known.key,
+        digest=known.digest,
+        version=recorded.version,
+        time=recorded.time,
+    )
 
 
 def _calls(before: State, after: State) -> list[Change]:

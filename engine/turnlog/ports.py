@@ -55,7 +55,8 @@ class Head:
     """The cached state of a conversation, and who may run its turn.
 
     `epoch` is the last one given out (0 before the first); `owner` is None where no lease is
-    held; `alive` says whether that owner lives, `mine` whether it is the asking store.
+    held; `alive` says whether that owner lives, `mine` whether it is the asking store. `certain`
+    is off where an owner is taken for dead only because its beat stopped: it may wake again.
     """
 
     state: State
@@ -63,6 +64,7 @@ class Head:
     owner: str | None
     alive: bool
     mine: bool
+    certain: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +231,10 @@ class Store(Protocol):
         ...
 
     async def orphans(self) -> list[str]:
-        """The conversations whose lease is held by an owner known to be dead."""
+        """The conversations whose lease is held by an owner that is dead.
+
+        Where an owner is known by its beat alone, this takes until it beats or is too late.
+        """
         ...
 
     async def pending(
@@ -248,8 +253,18 @@ class Store(Protocol):
         """
         ...
 
-    async def changed(self, seconds: float) -> None:
-        """Return when something was perhaps appended, at the latest after so many seconds."""
+    async def moved(self, positions: Mapping[int, int]) -> tuple[dict[int, int], frozenset[str]]:
+        """Which conversations have events above these positions, and where each partition ends.
+
+        Of a partition that is not named only the end is told: with `{}` one begins at the end.
+        """
+        ...
+
+    async def changed(self, seconds: float, *, others: bool = False) -> None:
+        """Return when something was perhaps appended, at the latest after so many seconds.
+
+        With `others`, only what another owner appended counts.
+        """
         ...
 
     async def check(self, conversation: str) -> list[Finding]:

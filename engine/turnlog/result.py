@@ -81,7 +81,7 @@ def result_of(conversation: str, turn: str, events: Sequence[Recorded]) -> TurnR
     error: JsonObject | None = None
     for event in (one.event for one in events if one.turn == turn):
         match event:
-            case ev.RequestPrepared():
+            case ev.RequestPrepared() | ev.TurnResumed():
                 status, reason, why, pending, outputs = "running", None, None, (), []
             case ev.OutputRecorded():
                 outputs.append(event.item)

@@ -28,6 +28,7 @@ from .head import (
     OutcomeKind,
     Output,
     Parent,
+    Queued,
     State,
     Status,
     Turn,
@@ -51,6 +52,7 @@ __all__ = [
     "OutcomeKind",
     "Output",
     "Parent",
+    "Queued",
     "Run",
     "State",
     "Status",
@@ -96,6 +98,7 @@ def evolve(state: State, recorded: Recorded) -> State:
             | ev.TurnStarted()
             | ev.TurnCancelRequested()
             | ev.TurnPaused()
+            | ev.TurnResumed()
             | ev.TurnEnded()
         ) as event:
             return _turn(state, recorded, event)
@@ -173,14 +176,29 @@ def _turn(state: State, recorded: Recorded, event: ev.TurnEvent) -> State:
                 max_requests=event.max_requests,
                 max_retries=event.max_retries,
             )
-            return replace(state, turn=turn, turns=state.turns + 1)
+            return replace(_unqueued(state, turn.id), turn=turn, turns=state.turns + 1)
         case ev.TurnCancelRequested():
             return replace(state, turn=state.turn and replace(state.turn, cancel=event.mode))
         case ev.TurnPaused():
             return replace(state, turn=state.turn and replace(state.turn, paused=event.reason))
+        case ev.TurnResumed():
+            return replace(state, turn=state.turn and replace(state.turn, paused=None))
         case ev.TurnEnded():
+            if state.in_queue(recorded.turn) is not None:
+                return _unqueued(state, recorded.turn)
             return replace(state, turn=None, claims=())
         case ev.TurnQueued():
-            return state
+            waiting = Queued(
+                id=recorded.turn or "",
+                key=event.key,
+                digest=event.digest,
+                version=recorded.version,
+            )
+            return replace(state, queued=(*state.queued, waiting))
         case _:
             assert_never(event)
+
+
+def _unqueued(state: State, turn: str | None) -> State:
+    """The turn waits no longer: it runs, or never will."""
+    return replace(state, queued=tuple(one for one in state.queued if one.id != turn))

@@ -453,6 +453,7 @@ ANY: list[ev.Event] = [
     ev.CallStarted(call="c"),
     ev.CallAnswered(call="c", key="k", item={"type": "function_call_output", "call_id": "c"}),
     ev.TurnPaused(reason="x"),
+    ev.TurnResumed(),
 ]
 
 

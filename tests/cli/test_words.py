@@ -65,6 +65,8 @@ SAID: list[tuple[ev.Event, str]] = [
     ),
     (ev.TurnCancelRequested(mode="after_request"), "cancel after request"),
     (ev.TurnPaused(reason="crashed"), "waits: crashed"),
+    (ev.TurnResumed(), "resumed"),
+    (ev.TurnResumed(reason="approved"), "resumed: approved"),
     (ev.TurnPaused(reason="approval", calls=("a", "b")), "waits: approval (2 calls)"),
     (ev.TurnEnded(outcome="completed"), "completed"),
     (ev.TurnEnded(outcome="failed", error={"message": "no"}), "failed: no"),

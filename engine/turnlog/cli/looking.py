@@ -29,7 +29,7 @@ def ls(
     db: Db,
     *,
     status: Annotated[
-        Literal["idle", "busy", "waiting"] | None, typer.Option(help="Only those.")
+        Literal["idle", "busy", "waiting", "queued"] | None, typer.Option(help="Only those.")
     ] = None,
     metadata: Annotated[
         list[str] | None,

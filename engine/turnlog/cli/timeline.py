@@ -107,6 +107,8 @@ def _turn(event: ev.TurnEvent) -> str:
         case ev.TurnPaused():
             calls = f" ({counted(len(event.calls), 'call')})" if event.calls else ""
             return f"waits: {event.reason}{calls}"
+        case ev.TurnResumed():
+            return _because("resumed", event.reason)
         case ev.TurnEnded():
             return _because(event.outcome, text(event.error or {}, "message"))
         case _:
