@@ -16,11 +16,25 @@ class Bell:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: set[asyncio.Future[None]] = set()
+        self._rings = 0
+        self._heard = 0
 
     async def wait(self, within: float) -> bool:
         """Whether the bell rang within so many seconds from now."""
+        return await self._wait(within, self._rings)
+
+    async def next(self, within: float) -> bool:
+        """Whether it rang since this said so last, or rings within so many seconds."""
+        rang = await self._wait(within, self._heard)
+        if rang:
+            self._heard = self._rings
+        return rang
+
+    async def _wait(self, within: float, heard: int) -> bool:
         waiter = asyncio.get_running_loop().create_future()
         with self._lock:
+            if self._rings != heard:
+                return True
             self._waiting.add(waiter)
         try:
             done, _ = await asyncio.wait([waiter], timeout=max(0.0, within))
@@ -32,6 +46,7 @@ class Bell:
     def ring(self) -> None:
         """Wake everybody who waits now."""
         with self._lock:
+            self._rings += 1
             waiting, self._waiting = self._waiting, set()
         for waiter in waiting:
             # A loop that was closed under its waiter has nobody left to wake.

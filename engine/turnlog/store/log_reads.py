@@ -88,6 +88,18 @@ class LogReads:
             followed += ((partition, row[0], one) for row, one in zip(found, events, strict=True))
         return followed
 
+    def moved(self, positions: Mapping[int, int]) -> Steps[tuple[dict[int, int], frozenset[str]]]:
+        """Where each partition ends, and whose events lie between there and these positions."""
+        ends = dict.fromkeys(range(self.partitions), 0)
+        ends.update((yield statements.LASTS, {}))
+        moved: set[str] = set()
+        for partition, end in ends.items():
+            after = positions.get(partition, end)
+            if after < end:
+                where = {"partition": partition, "after": after, "until": end}
+                moved.update(row[0] for row in (yield statements.MOVED, where))
+        return ends, frozenset(moved)
+
     def decoded(self, found: Rows) -> Steps[list[Recorded]]:
         """Events from their rows; large bodies are put together again."""
         needed: dict[str, set[bytes]] = {}

@@ -14,6 +14,7 @@ from ..errors import Closed, NotSupported
 from ..ports import Append, Appended, CallRow, ConversationRow, Finding, Head, Placed, TurnRow
 from ..record import Recorded
 from ..state import Status
+from .bell import Bell
 from .shelf import Kept, Shelf
 from .wanted import Wanted, the_one
 
@@ -27,6 +28,7 @@ class MemoryStore:
         self.owner = owner or secrets.token_hex(16)
         self.shelf = shelf or Shelf(partitions)
         self.shelf.alive.add(self.owner)
+        self._others = self.shelf.others[self.owner] = Bell()
         self._closed = False
 
     def beside(self, *, owner: str | None = None) -> MemoryStore:
@@ -37,6 +39,8 @@ class MemoryStore:
         """Die: leases stay where they are, and others may take them over."""
         self._closed = True
         self.shelf.alive.discard(self.owner)
+        self.shelf.others.pop(self.owner, None)
+        self._others.ring()
 
     async def close(self) -> None:
         """End the owner's life; the data stays for those beside it. Idempotent."""
@@ -178,9 +182,15 @@ class MemoryStore:
             ]
         return found[:limit]
 
-    async def changed(self, seconds: float) -> None:
+    async def moved(self, positions: Mapping[int, int]) -> tuple[dict[int, int], frozenset[str]]:
+        """Which conversations have events above positions (`ports.Store.moved`)."""
+        return self._open().moved(positions)
+
+    async def changed(self, seconds: float, *, others: bool = False) -> None:
         """Return when something was perhaps appended (`ports.Store.changed`)."""
-        await self._open().bell.wait(seconds)
+        shelf = self._open()
+        await (self._others.next(seconds) if others else shelf.bell.wait(seconds))
+        self._open()
 
     async def check(self, conversation: str) -> list[Finding]:
         """Compare what is cached with the log (`ports.Store.check`)."""

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import NotFound, NotTurnlog, SchemaMismatch, StoreUnavailable
+from ..errors import NotFound, NotTurnlog, SchemaMismatch, StoreMoved, StoreUnavailable
 from . import statements
+from .driving import THREADS, Driver
 from .faults import translate
 from .migrating import upgrade
 from .owners import LockFile, Owners
 from .reads import Reads
 from .schema import APPLICATION_ID, REVISION
+from .whereabouts import Whereabouts
 
 Durability = Literal["power", "process"]
 Mode = Literal["ro", "rw", "rwc"]
@@ -38,6 +40,7 @@ class Settings:
     partitions: int
     busy_timeout: float
     owner: str
+    driver: Driver = THREADS
 
     @property
     def owners(self) -> Owners:
@@ -59,13 +62,7 @@ def address(path: Path, mode: Mode) -> str:
 
 def connect(settings: Settings, mode: Mode) -> sqlite3.Connection:
     """A connection without the driver's own transactions; raises sqlite3.Error."""
-    return sqlite3.connect(
-        address(settings.path, mode),
-        uri=True,
-        timeout=settings.busy_timeout,
-        isolation_level=None,
-        cached_statements=256,
-    )
+    return settings.driver.connect(address(settings.path, mode), settings.busy_timeout)
 
 
 class Opened:
@@ -74,8 +71,10 @@ class Opened:
     def __init__(self, settings: Settings, reads: Reads, lock: LockFile) -> None:
         self._settings = settings
         self._connection: sqlite3.Connection | None = None
+        self._seen = 0
         self._lock = lock
         self.reads = reads
+        self.place = Whereabouts(settings.path)
         self.owner = settings.owner
         self.name = str(settings.path)
 
@@ -84,20 +83,43 @@ class Opened:
         return not self._settings.owners.alive(owner)
 
     def begin(self) -> sqlite3.Connection:
-        """The connection, connected again where it was dropped, in a new transaction."""
+        """The connection, connected again where it was dropped, in a new transaction.
+
+        Raises StoreMoved where a file is not where it was, and sqlite3.Error.
+        """
+        connection = self._connected()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            self.place.settle()
+        except StoreMoved:
+            connection.execute("ROLLBACK")
+            raise
+        return connection
+
+    def others_wrote(self) -> bool:
+        """Whether anybody else has committed since this was asked, or may have done so."""
+        # What this connection commits itself does not count, and nobody else in this process
+        # writes; a new connection counts from anew, which is why it may say yes for nothing.
+        before = self._seen
+        (self._seen,) = self._connected().execute("PRAGMA data_version").fetchone()
+        return self._seen != before
+
+    def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
+            self._seen = 0
+            self.place.check()
             self._connection = connect(self._settings, "rw")
             durable = "FULL" if self._settings.durability == "power" else "NORMAL"
             self._connection.execute(f"PRAGMA synchronous = {durable}")
             # Only macOS knows a stronger sync than fsync; elsewhere this says nothing.
             self._connection.execute(f"PRAGMA fullfsync = {int(durable == 'FULL')}")
-        self._connection.execute("BEGIN IMMEDIATE")
         return self._connection
 
     def drop(self) -> None:
         """Let go of a connection in an unknown state; the next transaction connects again."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            self.place.leave()
             connection.close()
 
     def close(self) -> None:
@@ -127,6 +149,7 @@ def open_database(settings: Settings) -> Opened:
         opened = Opened(settings, Reads(partitions), lock)
         try:
             _bury_the_dead(settings, opened)
+            opened.others_wrote()
         except BaseException:
             opened.close()
             raise

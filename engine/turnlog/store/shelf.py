@@ -7,7 +7,7 @@ The functions that decide are the SQL store's (`admission`, `places`).
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -144,6 +144,7 @@ class Shelf:
         self.kept: dict[str, Kept] = {}
         self.logs: list[list[Recorded]] = [[] for _ in range(partitions)]
         self.alive: set[str] = set()
+        self.others: dict[str, Bell] = {}
 
     def append(self, append: Append, me: str) -> Appended:
         """Decide, and do all of it; raises what `ports.Store.append` lists."""
@@ -162,6 +163,9 @@ class Shelf:
             self._do(append, kept)
             kept.epoch, kept.owner = lease
         self.bell.ring()
+        for owner, others in list(self.others.items()):
+            if owner != me:
+                others.ring()
         return Appended(version)
 
     def _against(self, append: Append, kept: Kept | None) -> tuple[Stored | None, Kept | None]:
@@ -183,6 +187,17 @@ class Shelf:
         kept.state = append.head
         self.kept[append.conversation] = kept
         self.logs[partition_of(append.conversation, len(self.logs))] += append.events
+
+    def moved(self, positions: Mapping[int, int]) -> tuple[dict[int, int], frozenset[str]]:
+        """Where each partition ends, and whose events lie between there and these positions."""
+        with self.lock:
+            ends = {partition: len(log) for partition, log in enumerate(self.logs)}
+            above = [
+                one.conversation
+                for partition, end in ends.items()
+                for one in self.logs[partition][positions.get(partition, end) :]
+            ]
+        return ends, frozenset(above)
 
     def check(self, kept: Kept) -> list[Finding]:
         """Compare what is kept beside the log with the log."""

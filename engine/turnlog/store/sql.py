@@ -183,9 +183,21 @@ class SqlStore:
         """The log by position (`ports.Store.follow`)."""
         return await self._read(self._reads.follow(positions, limit))
 
-    async def changed(self, seconds: float) -> None:
+    async def moved(self, positions: Mapping[int, int]) -> tuple[dict[int, int], frozenset[str]]:
+        """Which conversations have events above positions (`ports.Store.moved`)."""
+        return await self._read(self._reads.moved(positions))
+
+    async def changed(self, seconds: float, *, others: bool = False) -> None:
         """Return when something was perhaps appended (`ports.Store.changed`)."""
         self._usable()
+        if others and self._writer is not None:
+            with self._writer.watching():
+                await self._writer.others.next(seconds)
+            self._usable()
+        else:
+            await self._changed(seconds)
+
+    async def _changed(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         seen = await self._readers.data_version()
@@ -203,6 +215,7 @@ class SqlStore:
     async def backup(self, target: str) -> None:
         """Write a copy to a new file (`ports.Store.backup`)."""
         self._usable()
+        self._readers.place.check()
         await asyncio.to_thread(back_up, address(self._path, "ro"), str(self._path), Path(target))
 
     async def close(self) -> None:

@@ -97,6 +97,15 @@ FOLLOW = _sql(
     .limit(bindparam("limit"))
     .offset(_NONE)
 )
+MOVED = _sql(
+    _columns(_events, "conversation")
+    .where(
+        *_is(_events, "partition"),
+        _events.c.position > bindparam("after"),
+        _events.c.position <= bindparam("until"),
+    )
+    .distinct()
+)
 FOUND = _sql(
     _columns(_events, "id", "version", "hash").where(
         *_of_events,
@@ -134,6 +143,7 @@ ADD_BLOB = _sql(
 )
 
 LAST = _sql(_columns(schema.logs, "last").where(*_is(schema.logs, "partition")))
+LASTS = _sql(_columns(schema.logs, "partition", "last"))
 ADD_LAST = _sql(insert(schema.logs))
 SET_LAST = _sql(
     update(schema.logs)

@@ -12,19 +12,23 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from ..errors import Closed, OutcomeUnknown, TurnlogError
+from ..errors import Closed, OutcomeUnknown, StoreMoved, TurnlogError
 from ..ports import Appended
 from .bell import Bell
+from .driving import THREADS, Driver
 from .faults import translate
 from .opening import Opened
 from .transaction import Transaction
 
 GROUP = 256
 """At most how many jobs share a transaction."""
+
+LOOK = 0.1
+"""How often the appends of others are looked for while somebody waits for them, in seconds."""
 
 Work = Callable[[Transaction], Appended]
 
@@ -43,10 +47,12 @@ class Job:
 class Writer:
     """Owns the only connection that writes."""
 
-    def __init__(self, open: Callable[[], Opened], bell: Bell) -> None:
+    def __init__(self, open: Callable[[], Opened], bell: Bell, driver: Driver = THREADS) -> None:
         self._open = open
         self._bell = bell
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.others = Bell()
+        self._watchers = 0
+        self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
         self.ready: Future[Opened] = Future()
@@ -54,8 +60,7 @@ class Writer:
         # A running future cannot be cancelled: what was begun is finished.
         self.ready.set_running_or_notify_cancel()
         self.done.set_running_or_notify_cancel()
-        self._thread = threading.Thread(target=self._run, name="turnlog-writer", daemon=True)
-        self._thread.start()
+        self._wake = driver.start(self._run())
 
     def submit(self, work: Work) -> asyncio.Future[Appended]:
         """Hand something over to be written; raises Closed."""
@@ -64,18 +69,31 @@ class Writer:
             if self._closed:
                 raise Closed("the store is closed")
             self._queue.put(job)
+        self._wake()
         return job.future
 
     def stop(self) -> None:
         """Take nothing more; `done` is resolved when all that was handed over is written."""
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._queue.put(None)
+            self._closed = True
+        self._wake()
+
+    @contextlib.contextmanager
+    def watching(self) -> Generator[None]:
+        """Ring `others` soon after somebody else wrote, for as long as this lasts."""
+        with self._lock:
+            self._watchers += 1
+        self._wake()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watchers -= 1
 
     # -- in the thread ---------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self) -> Iterator[float | None]:
+        """Write until the end; where nothing waits, say for how long at most (`Driver.start`)."""
         try:
             opened = self._open()
         except Exception as error:  # whoever opens is told, whatever it is
@@ -83,39 +101,55 @@ class Writer:
             self.done.set_result(None)
             return
         self.ready.set_result(opened)
-        while (jobs := self._waiting()) is not None:
-            self._group(opened, jobs)
-            _settle(jobs)
+        closing = False
+        while not closing:
+            closing = self._closed  # what was handed over before that is in the queue
+            while jobs := self._waiting():
+                self._group(opened, jobs)
+                _settle(jobs)
+            if self._watchers:
+                self._look(opened)
+            if not closing:
+                yield LOOK if self._watchers else None
+        self.others.ring()
         try:
             opened.close()
         finally:
             self.done.set_result(None)
 
-    def _waiting(self) -> list[Job] | None:
-        """Whatever waits now, or None at the end."""
-        job = self._queue.get()
-        if job is None:
-            return None
-        jobs = [job]
+    def _waiting(self) -> list[Job]:
+        """Whatever waits now, as much as one transaction takes."""
+        jobs: list[Job] = []
         while len(jobs) < GROUP and not self._queue.empty():
-            job = self._queue.get()
-            if job is None:
-                self._queue.put(None)
-                break
-            jobs.append(job)
+            jobs.append(self._queue.get())
         return jobs
 
     def _group(self, opened: Opened, jobs: Sequence[Job]) -> None:
         """Write jobs in one transaction; each has its result afterwards, whatever happens."""
         try:
             connection = opened.begin()
+            if opened.others_wrote():
+                self.others.ring()
             if self._write(opened, connection, jobs):
                 self._commit(opened, connection, jobs)
             else:
                 connection.execute("ROLLBACK")
+        except StoreMoved as error:
+            # The connection is kept: it may be the only way to what is in a file without a name.
+            _fail(jobs, error)
         except Exception as error:  # each caller is told, whatever it is, and the thread lives on
             failed = translate(error, opened.name) if isinstance(error, sqlite3.Error) else error
             _fail(jobs, failed)
+            opened.drop()
+
+    def _look(self, opened: Opened) -> None:
+        """Say so where somebody else wrote."""
+        try:
+            if opened.others_wrote():
+                self.others.ring()
+        except StoreMoved:  # whoever reads or writes next is told
+            pass
+        except sqlite3.Error:  # here too
             opened.drop()
 
     def _write(self, opened: Opened, connection: sqlite3.Connection, jobs: Sequence[Job]) -> bool:

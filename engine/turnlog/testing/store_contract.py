@@ -389,6 +389,48 @@ class StoreContract:
             await store.changed(0)
             await store.changed(0.001)
 
+    async def test_only_what_others_append_counts_where_that_is_asked(self) -> None:
+        async with self._two() as (store, other):
+            mine, theirs = Author("mine"), Author("theirs")
+            await store.append(mine.begin())
+            seen, _ = await store.moved({})
+            await store.changed(0, others=True)
+            waiting = asyncio.ensure_future(store.changed(30, others=True))
+            while not waiting.done():
+                await other.append(theirs.write(added("k")) if theirs.made else theirs.begin())
+                await asyncio.wait([waiting], timeout=0.2)
+            await waiting
+            await store.append(mine.write(added("k")))
+            assert (await store.moved(seen))[1] == {"mine", "theirs"}
+
+    async def test_what_others_append_between_two_looks_is_not_missed(self) -> None:
+        async with self._two() as (store, other):
+            for number in range(3):
+                await other.append(Author(f"c{number}").begin())
+                async with asyncio.timeout(30):
+                    await store.changed(60, others=True)
+
+    async def test_it_is_told_whose_logs_moved(self) -> None:
+        async with self._one() as store:
+            start, moved = await store.moved({})
+            assert set(start.values()) == {0} and moved == frozenset()
+            authors = [Author(f"c{number}") for number in range(8)]
+            for author in authors:
+                await store.append(author.write(ev.ConversationStarted(id=author.id), added("k")))
+            ends, moved = await store.moved(start)
+            assert sum(ends.values()) == 16
+            assert moved == {author.id for author in authors}
+            nothing: tuple[dict[int, int], frozenset[str]] = (ends, frozenset())
+            assert await store.moved(ends) == nothing
+            assert await store.moved({}) == nothing
+            for author in authors[2:5]:
+                await store.append(author.write(added("k2"), added("k3")))
+            later, moved = await store.moved(ends)
+            assert moved == {"c2", "c3", "c4"}
+            partition, position, one = (await store.follow(ends))[-1]
+            again, moved = await store.moved({partition: position - 1})
+            assert again == later and moved == {one.conversation}
+
     # -- leases ----------------------------------------------------------------------------
 
     async def test_a_lease_is_acquired_kept_and_released(self) -> None:
@@ -759,7 +801,9 @@ class StoreContract:
             store.orphans(),
             store.pending(),
             store.follow({}),
+            store.moved({}),
             store.changed(0),
+            store.changed(0, others=True),
             store.check("c"),
         ]
         for one in doing:
