@@ -12,7 +12,8 @@
     wanted       what a caller asks for                          context_reads contexts
     heads, rows  values as rows                      readers     connections that read
     audit        the log against what is beside it   owners      who lives
-    opening, migrating, faults, bell, partition
+    driving      how the calls that block are run
+    opening, migrating, faults, whereabouts, bell, partition
 
 The one rule: stores import values and ports only (design section 2).
 """
@@ -28,12 +29,14 @@ from typing import Literal
 
 from ..errors import InvalidInput, SchemaMismatch
 from .bell import Bell
+from .driving import THREADS, Driver
 from .memory import MemoryStore
 from .opening import Durability, Settings, address, inspect, open_database
 from .readers import Readers
 from .reads import Reads
 from .schema import REVISION
 from .sql import SqlStore
+from .whereabouts import Whereabouts
 from .writer import Writer
 
 __all__ = ["Durability", "MemoryStore", "SqlStore", "migrate", "open_store", "settings_for"]
@@ -49,12 +52,14 @@ async def open_store(
     partitions: int = 1,
     busy_timeout: float = 5.0,
     owner: str | None = None,
+    driver: Driver = THREADS,
 ) -> SqlStore | MemoryStore:
     """Open a database; make and migrate it unless it is opened `readonly`.
 
     `durability` names what an answered append survives: `power` a power cut, `process` the death
     of the process. `partitions` counts for a new database only. `busy_timeout` is in seconds.
-    `:memory:` and `memory://` give a store that forgets.
+    `:memory:` and `memory://` give a store that forgets. `driver` is how the calls that block are
+    run: in threads, unless a simulation brings its own.
 
     Raises InvalidInput, NotFound (no such directory; read-only: no such file), NotTurnlog,
     SchemaMismatch, StoreCorrupt, StoreReadOnly and StoreUnavailable.
@@ -63,19 +68,19 @@ async def open_store(
         raise InvalidInput(f"a database has at least one partition, not {partitions}")
     if os.fspath(path) in IN_MEMORY:
         return MemoryStore(owner=owner, partitions=partitions)
-    settings = settings_for(path, durability, partitions, busy_timeout, owner)
+    settings = settings_for(path, durability, partitions, busy_timeout, owner, driver)
     return await (_open_readonly(settings) if readonly else _open(settings))
 
 
 async def _open(settings: Settings) -> SqlStore:
     bell = Bell()
-    writer = Writer(partial(open_database, settings), bell)
+    writer = Writer(partial(open_database, settings), bell, settings.driver)
     try:
         opened = await asyncio.wrap_future(writer.ready)
     except BaseException:
         writer.stop()
         raise
-    return SqlStore(settings, opened.reads, _readers(settings), writer, bell)
+    return SqlStore(settings, opened.reads, _readers(settings, opened.place), writer, bell)
 
 
 async def _open_readonly(settings: Settings) -> SqlStore:
@@ -85,11 +90,14 @@ async def _open_readonly(settings: Settings) -> SqlStore:
             f"{settings.path} is at schema {revision or 'none'}, not {REVISION}:"
             " open it once without readonly=True, or run `turnlog migrate`"
         )
-    return SqlStore(settings, Reads(partitions), _readers(settings), None, Bell())
+    readers = _readers(settings, Whereabouts(settings.path))
+    return SqlStore(settings, Reads(partitions), readers, None, Bell())
 
 
-def _readers(settings: Settings) -> Readers:
-    return Readers(address(settings.path, "ro"), settings.busy_timeout, str(settings.path))
+def _readers(settings: Settings, place: Whereabouts) -> Readers:
+    found = address(settings.path, "ro")
+    name, driver = str(settings.path), settings.driver
+    return Readers(found, settings.busy_timeout, name, place, driver)
 
 
 def migrate(path: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> tuple[str | None, str]:
@@ -109,6 +117,7 @@ def settings_for(
     partitions: int = 1,
     busy_timeout: float = 5.0,
     owner: str | None = None,
+    driver: Driver = THREADS,
 ) -> Settings:
     """How a database is opened, for those who open it without `open_store`."""
     return Settings(
@@ -117,4 +126,5 @@ def settings_for(
         partitions=partitions,
         busy_timeout=busy_timeout,
         owner=owner or secrets.token_hex(16),
+        driver=driver,
     )

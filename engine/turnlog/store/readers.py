@@ -14,9 +14,11 @@ from typing import TypeVar, cast
 
 import aiosqlite
 
-from ..errors import Closed, InvalidInput, TurnlogError
+from ..errors import Closed, InvalidInput, StoreMoved, TurnlogError
+from .driving import Driver
 from .faults import translate
 from .reads import Rows, Steps
+from .whereabouts import Whereabouts
 
 T = TypeVar("T")
 
@@ -30,19 +32,24 @@ Connect = Callable[[], Coroutine[None, None, aiosqlite.Connection]]
 class Readers:
     """Runs reads on whatever event loop they are awaited."""
 
-    def __init__(self, address: str, busy_timeout: float, name: str) -> None:
+    def __init__(
+        self, address: str, busy_timeout: float, name: str, place: Whereabouts, driver: Driver
+    ) -> None:
         self._address = address
         self._timeout = busy_timeout
         self._name = name
+        self.place = place
+        self._driver = driver
         self._closed = False
         self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
 
     async def run(self, steps: Steps[T], *, snapshot: bool = False) -> T:
         """Run a read; with `snapshot`, all of its queries see one state of the database.
 
-        Raises StoreUnavailable, StoreCorrupt and Closed.
+        Raises StoreMoved, StoreUnavailable, StoreCorrupt and Closed.
         """
         pool = await self._pool()
+        self.place.check()
         taken = await pool.take()
         try:
             connection = await asyncio.shield(taken)
@@ -57,6 +64,7 @@ class Readers:
     async def data_version(self) -> int:
         """A number that changes when anybody commits; it compares within one event loop."""
         pool = await self._pool()
+        self.place.check()
         try:
             connection = await asyncio.shield(pool.watch())
             rows = await connection.execute_fetchall("PRAGMA data_version")
@@ -90,13 +98,13 @@ class Readers:
         return self._pools[loop]
 
     async def _connect(self) -> aiosqlite.Connection:
-        return await aiosqlite.connect(
-            self._address,
-            uri=True,
-            timeout=self._timeout,
-            isolation_level=None,
-            cached_statements=256,
-        )
+        connection = await self._driver.read(self._address, self._timeout)
+        try:
+            self.place.check()  # it may be another file that was opened just now
+        except StoreMoved:
+            await connection.close()
+            raise
+        return connection
 
 
 class _Pool:
