@@ -23,6 +23,7 @@
     ├── StoreError               the database: mend the cause, then try again
     │   ├── StoreUnavailable         locked, full or unreadable just now; nothing was written
     │   ├── OutcomeUnknown           a commit that may have happened: append the same events again
+    │   ├── StoreMoved               removed, moved or replaced while open; nothing was written
     │   ├── StoreReadOnly            opened read-only, or the file is
     │   ├── NotTurnlog               the file is a database of somebody else
     │   ├── SchemaMismatch           written by a newer turnlog, or not migrated
@@ -172,6 +173,13 @@ class OutcomeUnknown(StoreError):
     """A commit failed in a way that leaves open whether it happened (law 5).
 
     Appending the same events again settles it: the store answers with what is there.
+    """
+
+
+class StoreMoved(StoreError):
+    """The file was removed, moved or replaced while it was open; nothing was written.
+
+    Once the file is back where it was, the log goes on; another file in its place is another log.
     """
 
 

@@ -21,6 +21,7 @@ from turnlog.errors import (
     NotTurnlog,
     SchemaMismatch,
     StoreCorrupt,
+    StoreMoved,
     StoreReadOnly,
     StoreUnavailable,
 )
@@ -331,15 +332,15 @@ def test_a_forked_child_has_no_store(path: Path) -> None:
     assert "parent 0 1" in done.stdout
 
 
-async def test_a_file_that_is_gone_is_unavailable(path: Path) -> None:
+async def test_a_file_that_is_gone_is_said_to_be_moved(path: Path) -> None:
     store, other = await opened(path), await opened(path)
     moved = path.rename(path.with_name("moved.db"))
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreMoved):
         await other.head("c")
     await other.close()
     for _ in range(2):
         for doing in (store.head("c"), store.changed(0.01)):
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(StoreMoved):
                 await doing
     moved.rename(path)
     assert await store.head("c") is None

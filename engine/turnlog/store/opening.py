@@ -45,7 +45,8 @@ class Settings:
     @property
     def owners(self) -> Owners:
         """The owners of the database, in the directory beside it."""
-        return Owners(self.path.with_name(f"{self.path.name}-owners"))
+        path = self.path.resolve()  # by whatever name it is opened, its owners must meet
+        return Owners(path.with_name(f"{path.name}-owners"))
 
 
 def address(path: Path, mode: Mode) -> str:
@@ -124,7 +125,7 @@ class Opened:
 
     def close(self) -> None:
         """Move what is in the write-ahead log to the file, and end the owner's life."""
-        if self._connection is not None:
+        if self._connection is not None and self.place.free():
             # Others may keep it from being moved now; it is safe where it is.
             self._connection.execute("PRAGMA busy_timeout = 0")
             with contextlib.suppress(sqlite3.Error):
