@@ -110,5 +110,6 @@ CREATE INDEX ix_context_call_id ON context (partition, conversation, call_id) WH
 CREATE INDEX ix_context_item_id ON context (partition, conversation, item_id) WHERE item_id IS NOT NULL;
 CREATE INDEX ix_context_key ON context (partition, conversation, "key") WHERE key IS NOT NULL;
 CREATE INDEX ix_conversations_owner ON conversations (partition, owner) WHERE owner IS NOT NULL;
+CREATE INDEX ix_conversations_status ON conversations (partition, status, id) WHERE status <> 'idle';
 CREATE INDEX ix_turns_key ON turns (partition, conversation, "key");
 CREATE INDEX ix_turns_started ON turns (partition, conversation, started);

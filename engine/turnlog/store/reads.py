@@ -63,10 +63,11 @@ class Reads(ContextReads):
         orphaned: Callable[[str | None], bool],
     ) -> Steps[list[ConversationRow]]:
         found: list[ConversationRow] = []
+        query = statements.LIST if wanted.status in (None, "idle") else statements.LIST_ACTIVE
         page = limit if not wanted.metadata else max(limit, PAGE)
         while len(found) < limit:
             rows = yield (
-                statements.LIST,
+                query,
                 {
                     "partition": partition,
                     "after": after,

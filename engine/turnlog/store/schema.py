@@ -25,7 +25,7 @@ from sqlalchemy import (
 APPLICATION_ID = int.from_bytes(b"tlog", "big")
 """What SQLite's `application_id` says in a database of turnlog's."""
 
-REVISION = "0001"
+REVISION = "0002"
 """The schema that this turnlog reads and writes: the newest Alembic revision."""
 
 metadata = MetaData()
@@ -97,6 +97,14 @@ Index(
     conversations.c.owner,
     sqlite_where=text("owner IS NOT NULL"),
     postgresql_where=text("owner IS NOT NULL"),
+)
+Index(
+    "ix_conversations_status",
+    conversations.c.partition,
+    conversations.c.status,
+    conversations.c.id,
+    sqlite_where=text("status <> 'idle'"),
+    postgresql_where=text("status <> 'idle'"),
 )
 
 context = Table(

@@ -170,14 +170,14 @@ LIST_COLUMNS = (
     "updated", "fork_of", "turn", "owner",
 )  # fmt: skip
 _status = bindparam("status", type_=_heads.c.status.type)
+_IDLE = literal_column("'idle'", Text)
 _since = bindparam("since", type_=_heads.c.updated.type)
 _until = bindparam("until", type_=_heads.c.updated.type)
-LIST = _sql(
+_list = (
     _columns(_heads, *LIST_COLUMNS)
     .where(
         *_is(_heads, "partition"),
         _heads.c.id > bindparam("after"),
-        or_(_status.is_(None), _heads.c.status == _status),
         or_(_since.is_(None), _heads.c.updated >= _since),
         or_(_until.is_(None), _heads.c.updated <= _until),
     )
@@ -185,6 +185,9 @@ LIST = _sql(
     .limit(bindparam("limit"))
     .offset(_NONE)
 )
+LIST = _sql(_list.where(or_(_status.is_(None), _heads.c.status == _status)))
+# Said as the index says it, which has no idle ones.
+LIST_ACTIVE = _sql(_list.where(_heads.c.status == _status, _heads.c.status != _IDLE))
 LEASED = _sql(
     _columns(_heads, "id", "owner")
     .where(*_is(_heads, "partition"), _heads.c.owner.is_not(None))

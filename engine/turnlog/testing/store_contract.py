@@ -771,6 +771,33 @@ class StoreContract:
             assert (row.created, row.updated) == (4_001_000, 4_003_000)
             assert (row.fork_of, row.orphaned) == (None, False)
 
+    async def test_those_that_are_not_idle_are_listed_by_status(self) -> None:
+        async with self._one() as store:
+            authors = [Author(f"c{number}") for number in range(9)]
+            for number, author in enumerate(authors):
+                await store.append(author.begin(team="red" if number % 2 else "blue"))
+                if number > 2:
+                    queued = ev.TurnQueued(key="k", digest="d", items=(message("Hi."),))
+                    await store.append(author.write(queued, turn="later"))
+            for author in authors[6:]:
+                await store.append(author.write(begun(), turn="t"))
+
+            async def ids(**wanted: Any) -> list[str]:
+                return [row.id for row in await store.conversations(**wanted)]
+
+            assert await ids(status="idle") == ["c0", "c1", "c2"]
+            assert await ids(status="queued") == ["c3", "c4", "c5"]
+            assert await ids(status="busy") == ["c6", "c7", "c8"]
+            assert await ids(status="waiting") == []
+            assert await ids(status="queued", after="c3", limit=1) == ["c4"]
+            assert await ids(status="queued", metadata={"team": "red"}) == ["c3", "c5"]
+            assert await ids(status="busy", since=authors[7].now + 1) == []
+            ended = authors[6].write(ev.TurnEnded(outcome="completed"), turn="t")
+            await store.append(ended)
+            assert await ids(status="queued") == ["c3", "c4", "c5", "c6"]
+            for author in authors:
+                assert await store.check(author.id) == []
+
     async def test_a_head_that_the_events_do_not_give_is_found(self) -> None:
         async with self._one() as store:
             author = Author("c")
