@@ -8,14 +8,33 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Protocol
 
 import aiosqlite
 
+from .statements import Parameters
+
 CHUNK = 64
 """How many rows aiosqlite fetches at once where it iterates."""
+
+
+class Reading(Protocol):
+    """A connection that reads, as aiosqlite has them: in one hop, and in the order of the calls."""
+
+    def execute_fetchall(
+        self, sql: str, parameters: Parameters | None = None
+    ) -> Awaitable[Iterable[sqlite3.Row]]:
+        """All rows of a query; it is carried out to its end, whoever goes away meanwhile.
+
+        Raises sqlite3.Error, and ValueError where the connection was closed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Do what was asked so far, and close."""
+        ...
 
 
 class Driver(Protocol):
@@ -28,7 +47,7 @@ class Driver(Protocol):
         """
         ...
 
-    def start(self, work: Iterable[float | None]) -> Callable[[], None]:
+    def start(self, work: Iterator[float | None]) -> Callable[[], None]:
         """Run the writer's work, and give what wakes it, from any thread.
 
         It yields where it has nothing to do: for how many seconds at most, or None, until it is
@@ -36,7 +55,7 @@ class Driver(Protocol):
         """
         ...
 
-    async def read(self, address: str, patience: float) -> aiosqlite.Connection:
+    async def read(self, address: str, patience: float) -> Reading:
         """A connection for a reader, as `connect` makes it. Raises sqlite3.Error."""
         ...
 
@@ -50,7 +69,7 @@ class Threads:
             address, uri=True, timeout=patience, isolation_level=None, cached_statements=256
         )
 
-    def start(self, work: Iterable[float | None]) -> Callable[[], None]:
+    def start(self, work: Iterator[float | None]) -> Callable[[], None]:
         """Run the work in a thread, which does not keep the process alive (`Driver.start`)."""
         woken = threading.Event()
 
@@ -62,7 +81,7 @@ class Threads:
         threading.Thread(target=run, name="turnlog-writer", daemon=True).start()
         return woken.set
 
-    async def read(self, address: str, patience: float) -> aiosqlite.Connection:
+    async def read(self, address: str, patience: float) -> Reading:
         """Connect in a thread of its own (`Driver.read`)."""
         return await aiosqlite.Connection(partial(self.connect, address, patience), CHUNK)
 

@@ -73,6 +73,11 @@ class LockFile:
         os.close(file)
         _held.discard(self)
 
+    @property
+    def owner(self) -> str:
+        """Whose lock it is."""
+        return self._path.stem
+
     def forget(self) -> None:
         """Close a forked child's copy: the lock must go when the parent dies."""
         if self._file is not None:
@@ -90,6 +95,13 @@ def after_fork() -> None:
 
 
 _when_forked(after_fork)
+
+
+def abandon(owner: str) -> None:
+    """Let go of an owner's lock as the operating system does when its process dies."""
+    for lock in list(_held):
+        if lock.owner == owner:
+            lock.forget()
 
 
 class Owners:

@@ -12,10 +12,8 @@ import sqlite3
 from collections.abc import Callable, Coroutine
 from typing import TypeVar, cast
 
-import aiosqlite
-
 from ..errors import Closed, InvalidInput, StoreMoved, TurnlogError
-from .driving import Driver
+from .driving import Driver, Reading
 from .faults import translate
 from .reads import Rows, Steps
 from .whereabouts import Whereabouts
@@ -25,8 +23,8 @@ T = TypeVar("T")
 SIZE = 3
 """How many connections an event loop has for reading."""
 
-Opening = asyncio.Task[aiosqlite.Connection]
-Connect = Callable[[], Coroutine[None, None, aiosqlite.Connection]]
+Opening = asyncio.Task[Reading]
+Connect = Callable[[], Coroutine[None, None, Reading]]
 
 
 class Readers:
@@ -97,7 +95,7 @@ class Readers:
                 await pool.close()
         return self._pools[loop]
 
-    async def _connect(self) -> aiosqlite.Connection:
+    async def _connect(self) -> Reading:
         connection = await self._driver.read(self._address, self._timeout)
         try:
             self.place.check()  # it may be another file that was opened just now
@@ -157,7 +155,7 @@ def _failed(opening: Opening) -> bool:
     return opening.done() and (opening.cancelled() or opening.exception() is not None)
 
 
-async def _drive(connection: aiosqlite.Connection, steps: Steps[T]) -> T:
+async def _drive(connection: Reading, steps: Steps[T]) -> T:
     try:
         sql, parameters = next(steps)
         while True:
@@ -172,7 +170,7 @@ async def _drive(connection: aiosqlite.Connection, steps: Steps[T]) -> T:
         return result
 
 
-async def _drive_in_one(connection: aiosqlite.Connection, steps: Steps[T]) -> T:
+async def _drive_in_one(connection: Reading, steps: Steps[T]) -> T:
     """The same, in one transaction."""
     try:
         await connection.execute_fetchall("BEGIN")
