@@ -20,6 +20,10 @@ _ERRORS: Mapping[int, tuple[type[StoreError], str]] = {
 }
 
 
+_NO_TEXT = "Could not decode to UTF-8"
+"""What the driver says of bytes that are no text, where there should be text."""
+
+
 def primary(error: sqlite3.Error) -> int:
     """SQLite's primary result code of an error; -1 where the driver itself raised it."""
     return getattr(error, "sqlite_errorcode", -1) & 0xFF
@@ -28,4 +32,6 @@ def primary(error: sqlite3.Error) -> int:
 def translate(error: sqlite3.Error, path: str) -> StoreError:
     """Our error for one of SQLite's."""
     kind, meaning = _ERRORS.get(primary(error), (StoreUnavailable, "refused a statement"))
+    if primary(error) == -1 and str(error).startswith(_NO_TEXT):
+        kind, meaning = _ERRORS[sqlite3.SQLITE_CORRUPT]
     return kind(f"the database {path} {meaning} ({error})")

@@ -159,10 +159,20 @@ class LogReads:
         return branch(source, first.conversation)
 
 
+_SHAPES = frozenset(
+    (str, int, str, str, int, int, str, turn, epoch, bytes, bytes, bytes)
+    for turn in (str, type(None))
+    for epoch in (int, type(None))
+)
+"""The types that the fields of an event have; SQLite keeps whatever it is given."""
+
+
 def _event(row: tuple[Any, ...], blobs: Mapping[bytes, bytes]) -> Recorded:
     conversation, version, id, tag, schema, time, actor, turn, epoch, salt, stored, hash = row
     if stored is None or salt is None:
         raise StoreCorrupt(f"event {version} of {conversation!r} was erased")
+    if tuple(map(type, row)) not in _SHAPES:
+        raise StoreCorrupt(f"event {version!r} of {conversation!r} has a field of another type")
     body = unpack(stored, blobs)
     return Recorded(
         conversation=conversation,

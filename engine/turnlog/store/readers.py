@@ -8,14 +8,16 @@ open behind them, since a reader that lingers keeps the write-ahead log from bei
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable, Coroutine
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
-from ..errors import Closed, InvalidInput, StoreMoved, TurnlogError
+from ..errors import Closed, InvalidInput, StoreError, StoreMoved, TurnlogError
 from .driving import Driver, Reading
 from .faults import translate
 from .reads import Rows, Steps
+from .statements import Parameters
 from .whereabouts import Whereabouts
 
 T = TypeVar("T")
@@ -25,6 +27,12 @@ SIZE = 3
 
 Opening = asyncio.Task[Reading]
 Connect = Callable[[], Coroutine[None, None, Reading]]
+
+
+class Ask(Protocol):
+    """Runs a query; raises InvalidInput, StoreError and Closed."""
+
+    async def __call__(self, sql: str, parameters: Parameters | None = None) -> Rows: ...
 
 
 class Readers:
@@ -50,14 +58,25 @@ class Readers:
         self.place.check()
         taken = await pool.take()
         try:
-            connection = await asyncio.shield(taken)
-            return await (_drive_in_one if snapshot else _drive)(connection, steps)
-        except UnicodeEncodeError as error:
-            raise InvalidInput(f"not valid text: {error}") from error
-        except (sqlite3.Error, ValueError) as error:
+            ask = self._asking(await asyncio.shield(taken))
+            return await (_drive_in_one if snapshot else _drive)(ask, steps)
+        except sqlite3.Error as error:
             raise self._translated(error) from error
         finally:
             pool.give(taken)
+
+    def _asking(self, connection: Reading) -> Ask:
+        """Queries on a connection, whose errors are ours."""
+
+        async def ask(sql: str, parameters: Parameters | None = None) -> Rows:
+            try:
+                return cast(Rows, await connection.execute_fetchall(sql, parameters))
+            except UnicodeEncodeError as error:
+                raise InvalidInput(f"not valid text: {error}") from error
+            except (sqlite3.Error, ValueError) as error:
+                raise self._translated(error) from error
+
+        return ask
 
     async def data_version(self) -> int:
         """A number that changes when anybody commits; it compares within one event loop."""
@@ -155,25 +174,32 @@ def _failed(opening: Opening) -> bool:
     return opening.done() and (opening.cancelled() or opening.exception() is not None)
 
 
-async def _drive(connection: Reading, steps: Steps[T]) -> T:
+async def _drive(ask: Ask, steps: Steps[T]) -> T:
+    """Run a read; it may catch what a query of its own raises, and go on with another."""
     try:
         sql, parameters = next(steps)
         while True:
-            rows = await connection.execute_fetchall(sql, parameters)
-            sql, parameters = steps.send(cast(Rows, rows))
+            try:
+                rows = await ask(sql, parameters)
+            except StoreError as error:
+                sql, parameters = steps.throw(error)
+            else:
+                sql, parameters = steps.send(rows)
     except asyncio.CancelledError:
         # Its thread still runs the query: it is given back, or its loop ends, only after that.
-        await connection.execute_fetchall("SELECT 1")
+        await ask("SELECT 1")
         raise
     except StopIteration as stop:
         result: T = stop.value
         return result
 
 
-async def _drive_in_one(connection: Reading, steps: Steps[T]) -> T:
+async def _drive_in_one(ask: Ask, steps: Steps[T]) -> T:
     """The same, in one transaction."""
     try:
-        await connection.execute_fetchall("BEGIN")
-        return await _drive(connection, steps)
+        await ask("BEGIN")
+        return await _drive(ask, steps)
     finally:
-        await connection.execute_fetchall("ROLLBACK")
+        # An error of the disk may have ended it.
+        with contextlib.suppress(StoreError):
+            await ask("ROLLBACK")
