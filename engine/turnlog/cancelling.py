@@ -6,12 +6,11 @@ output, and the conversation stays usable.
 
 from __future__ import annotations
 
-from .commands import EndTurn, RequestCancel
+from .commands import DropTurn, EndTurn, RequestCancel
 from .context import turn_row
 from .draft import Draft
-from .engine import Engine
-from .errors import NotSupported
-from .events import CancelMode
+from .engine import Engine, is_elsewhere
+from .events import CancelMode, TurnOutcome
 from .ports import Lease
 from .settling import is_left, settle_left
 
@@ -28,8 +27,11 @@ async def cancel(
     """Stop a turn; nothing where it has ended already.
 
     With `after_request` the response that is under way is still heard, and its calls are not run.
-    Raises NotFound for a turn that never was, NotSupported where another process runs it.
+    A turn that another process runs is stopped there, which is waited for. Raises NotFound for a
+    turn that never was.
     """
+    if await drop_queued(engine, conversation, turn, "cancelled", reason, actor):
+        return
     runner = await engine.runner(conversation)
     head = await engine.head(conversation)
     open_ = head.state.turn
@@ -39,10 +41,6 @@ async def cancel(
             await runner.stop("cancelled")  # it is about to hear that the turn has ended
         return
     left = is_left(head, running=runner is not None)
-    if runner is None and await engine.elsewhere(conversation) == turn:
-        raise NotSupported(
-            f"another process runs turn {turn}: cancelling from here comes with a later version"
-        )
 
     async def act(draft: Draft) -> Lease | None:
         if draft.state.turn is None or draft.state.turn.id != turn:
@@ -59,3 +57,40 @@ async def cancel(
         await runner.stop("cancelled")
     elif left:
         await settle_left(engine, conversation)
+    elif runner is None and mode == "now":
+        await _stopped_elsewhere(engine, conversation, turn)
+
+
+async def _stopped_elsewhere(engine: Engine, conversation: str, turn: str) -> None:
+    """Wait until another process has stopped a turn; where it dies over that, settle it here."""
+    with engine.news.listen(conversation) as ear:
+        while True:
+            head = await engine.head(conversation)
+            if head.state.turn is None or head.state.turn.id != turn:
+                return
+            if not is_elsewhere(head) and not engine.runs(conversation):
+                await settle_left(engine, conversation)
+                return
+            await ear.wait()
+
+
+async def drop_queued(
+    engine: Engine,
+    conversation: str,
+    turn: str,
+    outcome: TurnOutcome,
+    reason: str | None,
+    actor: str,
+) -> bool:
+    """End a queued turn, which never begins; whether it was queued still."""
+    dropped = False
+
+    async def act(draft: Draft) -> Lease | None:
+        nonlocal dropped
+        dropped = draft.state.in_queue(turn) is not None
+        if dropped:
+            draft.do(DropTurn(turn=turn, outcome=outcome, reason=reason))
+        return None
+
+    await engine.commit(conversation, act, actor=actor)
+    return dropped

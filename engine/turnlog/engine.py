@@ -7,7 +7,8 @@ and every append goes through `commit`, which folds, writes, and tells the watch
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 from weakref import WeakValueDictionary
@@ -16,11 +17,12 @@ from . import events as ev
 from .agent import Agent
 from .canonical import JsonObject, text
 from .commands import Keyed, Prepare
-from .context import requested
+from .context import every, requested
 from .draft import Ambient, Draft
 from .errors import NotFound, OutcomeUnknown, StoreCorrupt, VersionConflict
 from .fold_requests import FREE
 from .items import FORMAT, has_hosted_effects, refused_output
+from .news import News
 from .plan import Delta as DeltaPlan
 from .plan import Fork, Full, Plan, Reach, can_fork, plan
 from .ports import Append, Appended, Head, Lease, Store, Transport
@@ -37,6 +39,8 @@ Act: TypeAlias = Callable[[Draft], Awaitable[Lease | None]]
 
 COMMIT_TRIES = 5
 """How often an append whose outcome is unknown is asked about again (law 5)."""
+
+logger = logging.getLogger(__name__)
 
 ENGINE = "turnlog"
 """The actor of what nobody asked for by name."""
@@ -84,6 +88,10 @@ class Running(Protocol):
         """Be told that the lease was given back."""
         ...
 
+    def overhear(self, head: Head) -> None:
+        """Be told how the conversation stands where another process has written to it."""
+        ...
+
     async def wait(self) -> None:
         """Wait until the turn ended or waits; raises what stopped the runner, if anything did."""
         ...
@@ -109,9 +117,15 @@ class Engine:
     live: dict[str, Running] = field(default_factory=dict[str, "Running"])
     heads: dict[str, State] = field(default_factory=dict[str, State])
     warmed: dict[str, Parent] = field(default_factory=dict[str, Parent])
+    news: News = field(init=False)
+    closing: bool = False
+    _errands: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(
         default_factory=WeakValueDictionary[str, asyncio.Lock]
     )
+
+    def __post_init__(self) -> None:
+        self.news = News(self.store)
 
     # -- who runs ----------------------------------------------------------------------------
 
@@ -131,8 +145,29 @@ class Engine:
         head = await self.store.head(conversation)
         if head is None or head.state.turn is None or self.runs(conversation):
             return None
-        held = head.owner is not None and head.alive and not head.mine
-        return head.state.turn.id if held else None
+        return head.state.turn.id if is_elsewhere(head) else None
+
+    def run_errand(self, errand: Coroutine[None, None, None], name: str) -> None:
+        """Do something that nobody waits for, unless the log is being closed."""
+        if self.closing:
+            errand.close()
+            return
+        task = asyncio.create_task(errand, name=f"turnlog {name}")
+        self._errands.add(task)
+        task.add_done_callback(self._errand_done)
+
+    def _errand_done(self, task: asyncio.Task[None]) -> None:
+        self._errands.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("%s went wrong: %s", task.get_name(), error)
+
+    async def wind_up(self) -> None:
+        """Stop what runs here, each with a recorded outcome, and what nobody waits for."""
+        self.closing = True
+        await self.news.close()
+        if self._errands:
+            await asyncio.wait(self._errands)
+        await asyncio.gather(*(runner.stop("closed") for runner in list(self.live.values())))
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -230,11 +265,27 @@ class Engine:
                 try:
                     await unbroken(self._record(draft, lease))
                 except VersionConflict:
-                    self.heads.pop(conversation, None)
+                    await self._catch_up(conversation)
                     if expected is not None or initial is not None:
                         raise
                     continue
                 return draft
+
+    async def catch_up(self, conversation: str) -> None:
+        """Take in what another process has written to a conversation that is run here."""
+        async with self._lock(conversation):
+            await self._catch_up(conversation)
+
+    async def _catch_up(self, conversation: str) -> None:
+        runner, known = self.live.get(conversation), self.heads.get(conversation)
+        if runner is None or known is None:
+            return
+        head = await self.head(conversation)
+        if head.state.version > known.version:
+            self.heads[conversation] = head.state
+            last = head.state.version
+            runner.watchers.tell(await every(self.store, conversation, known.version, last))
+        runner.overhear(head)
 
     async def note(
         self, conversation: str, noted: ev.ProviderNoted, *, actor: str = ENGINE
@@ -262,6 +313,7 @@ class Engine:
             if lease == "release":
                 runner.release()
             runner.watchers.tell(draft.events)
+        self.news.tell(draft.state.id)
 
     async def _write(self, append: Append) -> Appended:
         for _ in range(COMMIT_TRIES - 1):
@@ -401,6 +453,11 @@ class Engine:
         if self.on_unknown is not None:
             return self.on_unknown
         return "stop" if has_hosted_effects(config.tools) else "resend"
+
+
+def is_elsewhere(head: Head) -> bool:
+    """Whether a living owner of another process holds the lease."""
+    return head.owner is not None and head.alive and not head.mine
 
 
 def _without_parent(state: State) -> State:

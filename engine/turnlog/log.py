@@ -22,7 +22,7 @@ from .context import PAGE
 from .conversation import Conversation
 from .draft import Ambient
 from .engine import Engine
-from .errors import Closed, ConfigurationError, InvalidInput, ProviderError, StoreError
+from .errors import Closed, ConfigurationError, InvalidInput, StoreError
 from .exchange import Imported, Lines, export, import_lines
 from .late import Latecomers
 from .lending import lent
@@ -31,7 +31,7 @@ from .record import Recorded
 from .recovery import OnUnknown
 from .secrets import to_log
 from .settings import Settings, checked
-from .settling import Recovered, settle_left
+from .settling import Recovered, recover
 from .state import Status
 from .store import open_store
 from .verifying import Report, verify
@@ -159,20 +159,8 @@ class Log:
         What cannot be settled now, because the provider has to be asked and does not answer, is
         reported and left for the next time. May be called at any time, twice, and by several.
         """
-        found: list[Recovered] = []
-        for conversation in await self._engine.store.orphans():
-            try:
-                found += await settle_left(self._engine, conversation)
-            except (ProviderError, ConfigurationError) as error:
-                found.append(
-                    Recovered(
-                        conversation=conversation,
-                        turn=None,
-                        action="left it for the next time",
-                        reason=str(error),
-                    )
-                )
-        return found
+        self._check_open()
+        return await recover(self._engine)
 
     async def verify(self, conversation: str | None = None) -> Report:
         """Check the chain and everything beside the log, of one conversation or of all.
@@ -214,8 +202,7 @@ class Log:
         if self._closed:
             return
         self._closed = True
-        runners = list(self._engine.live.values())
-        await asyncio.gather(*(runner.stop("closed") for runner in runners))
+        await self._engine.wind_up()
         if self._warming is not None:
             self._warming.cancel()
             await asyncio.wait([self._warming])

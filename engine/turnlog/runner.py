@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import assert_never
 
@@ -20,11 +20,11 @@ from .commands import EndTurn, PauseTurn
 from .context import every
 from .draft import Draft
 from .engine import Engine, Outgoing
-from .errors import TurnlogError
+from .errors import StaleEpoch, TurnlogError
 from .held import Held
-from .ports import Lease
+from .ports import Head, Lease
 from .reception import Reception
-from .recovery import End, GiveUp, OnUnknown, Pause, Policy, RunCalls, Send, Step, proceed
+from .recovery import End, GiveUp, OnUnknown, Pause, Policy, Probe, RunCalls, Send, Step, proceed
 from .request import is_background, settings_of
 from .secrets import values_in
 from .sending import Sending
@@ -38,7 +38,10 @@ logger = logging.getLogger(__name__)
 
 
 class Runner:
-    """Runs one turn in this process, under a lease that it holds; watchers come and go."""
+    """Runs one turn in this process, under a lease that it holds; watchers come and go.
+
+    `then` is what follows when it has let go of the turn: the next one may be waiting.
+    """
 
     def __init__(
         self,
@@ -47,8 +50,10 @@ class Runner:
         config: ev.ConversationConfigured,
         settings: JsonObject,
         agent: Agent | None,
+        then: Callable[[], Coroutine[None, None, None]],
     ) -> None:
         self.held = held
+        self._then = then
         self._config = config
         self._settings = settings
         self._secrets = values_in([*config.tools, config.settings, settings])
@@ -85,12 +90,30 @@ class Runner:
         """Begin to run; `first` is a request that is committed and not sent so far."""
         self._engine.live[self.held.conversation] = self
         self._engine.heads[self.held.conversation] = state
+        self._engine.news.elsewhere(self.held.conversation, self._look)
         self._main = asyncio.create_task(self._run(first), name=f"turnlog {self.turn}")
         self._main.add_done_callback(_retrieved)
 
     def release(self) -> None:
         """The lease was given back; the turn is nobody's, or the next owner's."""
         self._released = True
+
+    def overhear(self, head: Head) -> None:
+        """Another process has written: it may have asked for the end, or taken the turn over."""
+        turn = head.state.turn
+        if head.epoch > self.held.epoch or turn is None or turn.id != self.turn:
+            self._overtaken()
+        elif turn.cancel == "now":
+            self._halt("cancelled")
+
+    def _overtaken(self) -> None:
+        """The turn is another owner's, or over: nothing more of it is ours to write (law 11)."""
+        self._released = True
+        self._halt("overtaken")
+
+    def _look(self) -> None:
+        """Somebody else may have written to the conversation."""
+        self._engine.run_errand(self._engine.catch_up(self.held.conversation), "catching up")
 
     async def wait(self) -> None:
         """Wait until the turn ended or waits; raises what stopped the runner, if anything did."""
@@ -99,11 +122,14 @@ class Runner:
 
     async def stop(self, reason: str) -> None:
         """Stop what is under way; the turn is settled with a recorded outcome."""
+        self._halt(reason)
+        assert self._main is not None
+        await asyncio.wait([self._main])
+
+    def _halt(self, reason: str) -> None:
         self._stopped = self._stopped or reason
         if self._work is not None:
             self._work.cancel()
-        assert self._main is not None
-        await asyncio.wait([self._main])
 
     def streamed(self) -> list[Delta]:
         """What has streamed of the attempt under way, a delta for each part."""
@@ -122,6 +148,10 @@ class Runner:
                     pass
                 if self._stopped is not None:
                     await self._settle(self._stopped)
+        except StaleEpoch:
+            # The lease is another's: what follows is for its owner to do (law 11).
+            logger.warning("turn %s was taken over by another owner", self.turn)
+            self._overtaken()
         except Exception:
             # Something broke: let go of the turn, so that it can be resumed when that is mended.
             with suppress(TurnlogError):
@@ -131,10 +161,15 @@ class Runner:
             self._end()
 
     def _end(self) -> None:
-        if self._engine.live.get(self.held.conversation) is self:
-            del self._engine.live[self.held.conversation]
-            self._engine.heads.pop(self.held.conversation, None)
+        engine, conversation, last = self._engine, self.held.conversation, None
+        if engine.live.get(conversation) is self:
+            del engine.live[conversation]
+            last = engine.heads.pop(conversation, None)
+        engine.news.forget(conversation, self._look)
         self.held.watchers.end()
+        engine.news.tell(conversation)
+        if last is not None and last.turn is None and last.queued:
+            engine.run_errand(self._then(), "next turn")
 
     async def _settle(self, reason: str) -> None:
         if not self._released:
@@ -182,6 +217,8 @@ class Runner:
                 await self._work_on(self._calling.run(step.calls))
             case GiveUp():
                 await self._work_on(self._calling.give_up(step.calls))
+            case Probe():
+                await self._work_on(self._calling.probe(step.calls))
             case Pause() | End():
                 return await self._close(policy)
             case _:

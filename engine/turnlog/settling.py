@@ -7,15 +7,17 @@ may be done at any time, twice, and by several processes at once.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
 from . import events as ev
 from .commands import DoubtCalls, EndTurn, Finish, Note, PauseTurn
+from .context import PAGE
 from .draft import Draft
 from .engine import ENGINE, Engine
-from .errors import NotSupported, ProviderError, StaleEpoch
+from .errors import ConfigurationError, NotSupported, ProviderError, StaleEpoch
 from .items import is_client_call
 from .ports import Head, Lease, Retrieve
 from .reception import Reception, is_chain_lost
@@ -24,6 +26,16 @@ from .secrets import values_in
 from .state import Attempt, State
 from .stopping import stop
 from .unbroken import unbroken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Last:
+    """What is known of an owner's end: why, what it had heard, and whether it is surely over."""
+
+    reason: str
+    reception: Reception | None
+    certain: bool
+
 
 Established: TypeAlias = Leave | Interrupt | Unknown | Doubt | Halt | End | Settled
 """What can be recorded without asking anybody."""
@@ -51,6 +63,43 @@ def is_left(head: Head, *, running: bool) -> bool:
     if turn is None or turn.paused is not None or running:
         return False
     return head.owner is None or head.mine or not head.alive
+
+
+async def recover(engine: Engine) -> list[Recovered]:
+    """Settle every turn that nobody runs; what cannot be settled now is left, and reported."""
+    found: list[Recovered] = []
+    async for conversation in left_behind(engine):
+        try:
+            found += await settle_left(engine, conversation)
+        except (ProviderError, ConfigurationError) as error:
+            left = Recovered(
+                conversation=conversation,
+                turn=None,
+                action="left it for the next time",
+                reason=str(error),
+            )
+            found.append(left)
+    return found
+
+
+async def left_behind(engine: Engine) -> AsyncGenerator[str]:
+    """The conversations whose open turn nobody runs: its owner is dead, or let go of it."""
+    dead = await engine.store.orphans()
+    for conversation in dead:
+        yield conversation
+    after, known = "", frozenset(dead)
+    while rows := await engine.store.conversations(status="busy", after=after, limit=PAGE):
+        after = rows[-1].id
+        for row in rows:
+            if row.id not in known and await _is_unowned(engine, row.id):
+                yield row.id
+
+
+async def _is_unowned(engine: Engine, conversation: str) -> bool:
+    if engine.runs(conversation):
+        return False
+    head = await engine.store.head(conversation)
+    return head is not None and head.owner is None and is_left(head, running=False)
 
 
 async def settle_left(engine: Engine, conversation: str) -> list[Recovered]:
@@ -126,7 +175,7 @@ async def _take_over(engine: Engine, head: Head, found: Reception | None) -> lis
         action = "fetched the response, which had finished"
         turn = head.state.turn.id
         done = [Recovered(conversation=conversation, turn=turn, action=action, reason=CRASHED)]
-    return done + await settle_here(engine, conversation, epoch)
+    return done + await settle_here(engine, conversation, epoch, certain=head.certain)
 
 
 async def settle_here(
@@ -136,10 +185,12 @@ async def settle_here(
     *,
     reason: str = CRASHED,
     reception: Reception | None = None,
+    certain: bool = True,
 ) -> list[Recovered]:
     """Settle a turn under a lease that is held, until nothing is left to establish.
 
-    `reception` holds what was heard of the open attempt, where this process heard it.
+    `reception` holds what was heard of the open attempt, where this process heard it. `certain` is
+    off where the owner before may still live.
     """
     done: list[Recovered] = []
     while True:
@@ -148,7 +199,8 @@ async def settle_here(
         assert not isinstance(step, Ask)
         turn = state.turn.id if state.turn is not None else None
         heard = _of(state.attempt, reception)
-        action = await _establish(engine, conversation, epoch, step, heard, reason)
+        last = _Last(reason=reason, reception=heard, certain=certain)
+        action = await _establish(engine, conversation, epoch, step, last)
         if action:
             done.append(
                 Recovered(conversation=conversation, turn=turn, action=action, reason=reason)
@@ -169,10 +221,10 @@ async def _establish(
     conversation: str,
     epoch: int,
     step: Established,
-    reception: Reception | None,
-    reason: str,
+    last: _Last,
 ) -> str:
     """Record one settlement; what was done, in words."""
+    reason, reception = last.reason, last.reception
     said = reception.take_notes() + reception.take_checkpoints() if reception is not None else []
 
     async def act(draft: Draft) -> Lease | None:
@@ -183,7 +235,9 @@ async def _establish(
                 draft.do(Note(events=tuple(said)))
                 draft.do(Finish(outcome=_outcome(step, attempt, reception)))
             case Doubt():
-                draft.do(DoubtCalls(calls=step.calls, reason=_DOUBT))
+                doubt = _DOUBT if last.certain else _SILENT
+                command = DoubtCalls(calls=step.calls, reason=doubt, timed_out=not last.certain)
+                draft.do(command)
             case Halt():
                 draft.do(PauseTurn(reason=step.reason, calls=step.calls))
                 return "release"
@@ -224,6 +278,7 @@ async def ending(engine: Engine, state: State, step: End) -> EndTurn:
 
 
 _DOUBT = "the process stopped while the tool ran"
+_SILENT = "the process that ran the tool was not heard from any more; it may still run it"
 
 
 def _in_words(step: Established) -> str:

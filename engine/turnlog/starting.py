@@ -8,25 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeAlias
 
 from . import events as ev
 from .agent import Agent
-from .cancelling import cancel
+from .cancelling import cancel, drop_queued
 from .canonical import Json, JsonObject
-from .commands import BeginTurn, Configure, Start
+from .commands import BeginTurn, Configure, QueueTurn, ResumeTurn, Start
 from .context import turn_row
 from .draft import Draft
-from .engine import ENGINE, Act, Engine, Outgoing
-from .errors import Busy, IdempotencyMismatch, InvalidInput, NotSupported, StaleEpoch
+from .engine import ENGINE, Act, Engine, Outgoing, is_elsewhere
+from .errors import Busy, IdempotencyMismatch, InvalidInput, ItemPresent, StaleEpoch
 from .held import Held
 from .inputs import input_digest
-from .ports import Lease, TurnRow
+from .ports import Lease
 from .record import NewEvent
 from .recovery import Send
 from .runner import Runner
 from .settling import is_left, settle_left
-from .state import State
+from .state import Queued, State
 from .unbroken import unbroken
 
 IfBusy: TypeAlias = Literal["raise", "queue", "interrupt"]
@@ -59,6 +60,15 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A turn that an idempotency key stands for already."""
+
+    turn: str
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """What a conversation's handle knows: its agent, its configuration, its metadata."""
 
@@ -72,23 +82,32 @@ async def begin(engine: Engine, conversation: str, given: Input, setup: Setup) -
 
     Raises Busy, Waiting, IdempotencyMismatch, ItemPresent, InvalidInput, ConfigurationError.
     """
-    if given.if_busy == "queue":
-        raise NotSupported('if_busy="queue" comes with a later version: use "raise"')
     engine.transport.check()
     digest = input_digest(given.items, given.settings)
-    found: str | TurnRow | None = await _by_key(engine, conversation, given.key)
+    found: str | Known | None = await _by_key(engine, conversation, given.key)
     if found is None:
         await make_way(engine, conversation, given.if_busy)
-        found = await _begin(engine, conversation, given, setup, digest)
-    return found if isinstance(found, str) else await _known(engine, found, digest, setup)
+        found = await _begin_or_queue(engine, conversation, given, setup, digest)
+    if isinstance(found, str):
+        return found
+    return await _known(engine, conversation, found, digest, setup)
 
 
-async def _by_key(engine: Engine, conversation: str, key: str | None) -> TurnRow | None:
-    """The turn that a key stands for already."""
-    return await engine.store.turn(conversation, key=key) if key is not None else None
+async def _by_key(engine: Engine, conversation: str, key: str | None) -> Known | None:
+    """The turn that a key stands for already, begun or queued."""
+    if key is None:
+        return None
+    row = await engine.store.turn(conversation, key=key)
+    if row is not None:
+        return Known(turn=row.turn, key=row.key, digest=row.digest)
+    head = await engine.store.head(conversation)
+    queued = head.state.in_queue(key=key) if head is not None else None
+    if queued is None:
+        return None
+    return Known(turn=queued.id, key=queued.key, digest=queued.digest)
 
 
-async def _known(engine: Engine, known: TurnRow, digest: str, setup: Setup) -> str:
+async def _known(engine: Engine, conversation: str, known: Known, digest: str, setup: Setup) -> str:
     """The turn that a key stands for already; it goes on where its process died."""
     if known.digest != digest:
         raise IdempotencyMismatch(
@@ -96,45 +115,136 @@ async def _known(engine: Engine, known: TurnRow, digest: str, setup: Setup) -> s
             " use a new key for a new input",
             turn=known.turn,
         )
-    await settle_left(engine, known.conversation)
-    head = await engine.head(known.conversation)
+    await settle_left(engine, conversation)
+    head = await engine.head(conversation)
     open_ = head.state.turn
     if open_ is not None and open_.id == known.turn:
-        left = is_left(head, running=engine.runs(known.conversation))
-        if left or open_.paused in RESUMED:
-            await resume(engine, known.conversation, known.turn, setup.agent)
+        if is_left(head, running=engine.runs(conversation)) or open_.paused in RESUMED:
+            await resume(engine, conversation, known.turn, setup.agent)
+    elif head.state.in_queue(known.turn) is not None:
+        await run_next(engine, conversation)
     return known.turn
 
 
+async def _begin_or_queue(
+    engine: Engine, conversation: str, given: Input, setup: Setup, digest: str
+) -> str | Known:
+    """Begin a turn; where one is in the way and that was asked for, queue it behind."""
+    while True:
+        try:
+            return await _begin(engine, conversation, given, setup, digest)
+        except Busy:
+            if given.if_busy != "queue":
+                raise
+        found = await _queue(engine, conversation, given, setup, digest)
+        if found is not None:
+            await run_next(engine, conversation)
+            return found
+
+
+async def _queue(
+    engine: Engine, conversation: str, given: Input, setup: Setup, digest: str
+) -> str | Known | None:
+    """Put a turn behind the one that runs; None where nothing is in its way any more."""
+    turn = given.turn or engine.ambient.id("turn")
+    known: Known | None = None
+    queued = False
+
+    async def act(draft: Draft) -> Lease | None:
+        nonlocal known, queued
+        known, state = await _by_key(engine, conversation, given.key), draft.state
+        queued = known is None and state.status in ("busy", "queued")
+        if queued:
+            event = ev.TurnQueued(
+                key=given.key or turn,
+                digest=digest,
+                settings=given.settings,
+                items=given.items,
+                config=setup.config,
+                max_requests=given.max_requests,
+                max_retries=given.max_retries,
+            )
+            draft.do(QueueTurn(turn=turn, queued=event))
+        return None
+
+    await engine.commit(conversation, act, actor=given.actor)
+    return turn if queued else known
+
+
+async def run_next(engine: Engine, conversation: str) -> str | None:
+    """Begin the turn that is first in the queue, where no other one is open; its id.
+
+    One that cannot begin any more is over, and the log says why. Raises ConfigurationError where
+    nothing can be sent from here; then it stays queued.
+    """
+    while True:
+        head = await engine.store.head(conversation)
+        if head is None or head.state.turn is not None or not head.state.queued:
+            return None
+        engine.transport.check()
+        waiting = head.state.queued[0]
+        try:
+            return await _begin_queued(engine, conversation, waiting)
+        except Busy:
+            return None
+        except (InvalidInput, ItemPresent) as error:
+            await drop_queued(engine, conversation, waiting.id, "failed", str(error), ENGINE)
+
+
+async def _begin_queued(engine: Engine, conversation: str, waiting: Queued) -> str:
+    (recorded,) = await engine.store.pick(conversation, [waiting.version])
+    queued = recorded.event
+    assert isinstance(queued, ev.TurnQueued)
+    given = Input(
+        items=queued.items,
+        settings=queued.settings,
+        key=waiting.key,
+        actor=recorded.actor,
+        max_requests=queued.max_requests,
+        max_retries=queued.max_retries,
+        turn=waiting.id,
+    )
+    name = queued.config.agent if queued.config is not None else None
+    setup = Setup(agent=engine.agents.get(name or ""), config=queued.config)
+    found = await _begin(engine, conversation, given, setup, waiting.digest)
+    return found if isinstance(found, str) else found.turn
+
+
 async def make_way(engine: Engine, conversation: str, if_busy: IfBusy) -> None:
-    """Settle what a dead owner left, and stop a running turn where that was asked for."""
-    if await engine.store.head(conversation) is None:
+    """Settle what a dead owner left, and stop a running turn where that was asked for.
+
+    What was queued and left alone goes on first, unless it is to be passed.
+    """
+    head = await engine.store.head(conversation)
+    if head is None:
         return
-    await settle_left(engine, conversation)
-    running = await engine.runner(conversation) is not None
-    if if_busy != "interrupt":
-        return
-    head = await engine.head(conversation)
-    turn = head.state.turn
-    if turn is not None and (running or is_left(head, running=running)):
-        await cancel(engine, conversation, turn.id, reason="interrupted", actor=ENGINE)
+    if is_left(head, running=engine.runs(conversation)):
+        await settle_left(engine, conversation)
+    await engine.runner(conversation)
+    if if_busy == "interrupt":
+        turn = (await engine.head(conversation)).state.turn
+        if turn is not None and turn.paused is None:
+            await cancel(engine, conversation, turn.id, reason="interrupted", actor=ENGINE)
+    elif head.state.queued:
+        await run_next(engine, conversation)
 
 
 async def _begin(
     engine: Engine, conversation: str, given: Input, setup: Setup, digest: str
-) -> str | TurnRow:
+) -> str | Known:
     """Begin a turn; its id, or the turn that somebody began with the same key meanwhile."""
     turn = given.turn or engine.ambient.id("turn")
     outgoing: Outgoing | None = None
     config = setup.config
-    known: TurnRow | None = None
+    known: Known | None = None
 
     async def act(draft: Draft) -> Lease | None:
         nonlocal outgoing, config, known
         known = await _by_key(engine, conversation, given.key)
+        if known is not None and known.turn == turn and draft.state.in_queue(turn) is not None:
+            known = None  # this is the one that begins now
         if known is not None:
             return None
-        _check_not_running(engine, draft.state)
         draft.do(Start(metadata=setup.metadata))
         if setup.config is not None:
             _configure(draft, setup.config, setup.agent)
@@ -152,15 +262,6 @@ async def _begin(
 
     await acquiring(engine, conversation, act, given.actor, run)
     return known or turn
-
-
-def _check_not_running(engine: Engine, state: State) -> None:
-    """Raise Busy for a turn that runs here again, though the log still says that it waits."""
-    if state.turn is not None and engine.runs(state.id):
-        raise Busy(
-            f"turn {state.turn.id} is running: wait for it or cancel it before the next input",
-            turn=state.turn.id,
-        )
 
 
 async def _beginning(
@@ -182,6 +283,7 @@ async def _beginning(
         manual=given.manual,
         present=await engine.present(state.id, given.items),
         abandon=abandon,
+        first=given.if_busy == "interrupt",
     )
 
 
@@ -205,7 +307,17 @@ def runner_for(
     assert draft.epoch is not None
     registered = engine.agents.get(config.agent) if config.agent is not None else None
     held = Held(engine, draft.state.id, turn, draft.epoch)
-    return Runner(held, config=config, settings=settings, agent=agent or registered)
+    return Runner(
+        held,
+        config=config,
+        settings=settings,
+        agent=agent or registered,
+        then=partial(_next, engine, draft.state.id),
+    )
+
+
+async def _next(engine: Engine, conversation: str) -> None:
+    await run_next(engine, conversation)
 
 
 async def acquiring(
@@ -237,7 +349,7 @@ async def _acquire(
 async def _check_free(engine: Engine, conversation: str) -> None:
     """Raise Busy where a living owner of another process holds the lease."""
     head = await engine.head(conversation)
-    if head.owner is not None and head.alive and not head.mine:
+    if is_elsewhere(head):
         turn = head.state.turn.id if head.state.turn is not None else None
         raise Busy(f"another process runs turn {turn} of {conversation!r}: wait for it", turn=turn)
 
@@ -245,10 +357,19 @@ async def _check_free(engine: Engine, conversation: str) -> None:
 # -- going on ------------------------------------------------------------------------------
 
 
-async def resume(engine: Engine, conversation: str, turn: str, agent: Agent | None = None) -> None:
+async def resume(
+    engine: Engine,
+    conversation: str,
+    turn: str,
+    agent: Agent | None = None,
+    *,
+    actor: str = ENGINE,
+    reason: str | None = None,
+) -> None:
     """Continue a paused or settled turn here, where anything of it can go on.
 
-    Raises NotFound, Busy (another process runs it), ConfigurationError.
+    One that is queued begins, where nothing is in its way. Raises NotFound, Busy (another process
+    runs it), ConfigurationError.
     """
     if await engine.runner(conversation) is not None:
         return
@@ -257,7 +378,9 @@ async def resume(engine: Engine, conversation: str, turn: str, agent: Agent | No
     head = await engine.head(conversation)
     state = head.state
     if state.turn is None or state.turn.id != turn:
-        await turn_row(engine.store, conversation, turn)
+        if state.in_queue(turn) is None:
+            await turn_row(engine.store, conversation, turn)
+        await run_next(engine, conversation)
         return
     if state.turn.paused is None:
         await _check_free(engine, conversation)
@@ -270,10 +393,12 @@ async def resume(engine: Engine, conversation: str, turn: str, agent: Agent | No
         nonlocal free
         open_ = draft.state.turn
         free = not engine.runs(conversation) and open_ is not None and open_.id == turn
+        if free:
+            draft.do(ResumeTurn(reason=reason))
         return "acquire" if free else None
 
     def run(draft: Draft) -> None:
         if free:
             runner_for(engine, draft, turn, config, settings, agent).start(draft.state)
 
-    await acquiring(engine, conversation, act, "turnlog", run)
+    await acquiring(engine, conversation, act, actor, run)

@@ -8,18 +8,21 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Generic, NoReturn, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from .agent import Agent
 from .cancelling import cancel
 from .canonical import integer, text
+from .configuring import check_actor
 from .context import every, turn_row
-from .engine import Engine
-from .errors import NotSupported, TurnFailed, Waiting
+from .engine import ENGINE, Engine
+from .errors import TurnFailed, Waiting
 from .events import CancelMode
+from .ports import Head
 from .result import TurnResult, result_of
 from .schemas import parse_output
-from .starting import resume
+from .settling import is_left
+from .starting import resume, run_next
 from .updates import Cursor, Update
 from .watching import watch
 
@@ -62,30 +65,51 @@ class Turn(Generic[T]):
         return replace(cast("TurnResult[T]", found), output=cast("T", parsed))
 
     async def peek(self) -> TurnResult[str]:
-        """Wait like `result`, and raise nothing for a turn that failed.
+        """Wait like `result`, wherever the turn runs, and raise nothing for one that failed.
 
-        Raises Waiting where the process of the turn is gone, so that nobody runs it, and
-        NotSupported where another process does.
+        Raises Waiting where nobody runs it: its process is gone, or it is queued behind a turn
+        that waits itself.
         """
-        runner = self._engine.live.get(self.conversation)
-        if runner is not None and runner.turn == self.id:
-            await runner.wait()
-        row = await turn_row(self._engine.store, self.conversation, self.id)
-        events = await every(self._engine.store, self.conversation, row.started - 1, row.ended)
-        found = result_of(self.conversation, self.id, events)
-        if found.status == "running":
-            await self._not_here()
+        with self._engine.news.listen(self.conversation) as ear:
+            while (found := await self._found()) is None:
+                await ear.wait()
         return found
 
-    async def _not_here(self) -> NoReturn:
-        if await self._engine.elsewhere(self.conversation) == self.id:
-            raise NotSupported(
-                f"another process runs turn {self.id}: waiting for it from here comes with a later"
-                " version"
+    async def _found(self) -> TurnResult[str] | None:
+        """What the turn came to; None while somebody runs it, or will."""
+        engine, conversation = self._engine, self.conversation
+        runner = engine.live.get(conversation)
+        if runner is not None and runner.turn == self.id:
+            await runner.wait()
+        head = await engine.head(conversation)
+        if head.state.in_queue(self.id) is not None:
+            await self._check_queue(head)
+            return None
+        row = await turn_row(engine.store, conversation, self.id)
+        events = await every(engine.store, conversation, row.started - 1, row.ended)
+        found = result_of(conversation, self.id, events)
+        if found.status != "running":
+            return found
+        if is_left(head, running=engine.runs(conversation)):
+            raise Waiting(
+                f"turn {self.id} has no process any more: `await turn.resume()` goes on",
+                turn=self.id,
             )
-        raise Waiting(
-            f"turn {self.id} has no process any more: `await turn.resume()` goes on", turn=self.id
-        )
+        return None
+
+    async def _check_queue(self, head: Head) -> None:
+        """Have the queue go on where nobody else does; raises Waiting where it cannot."""
+        open_ = head.state.turn
+        if open_ is None:
+            await run_next(self._engine, self.conversation)
+            return
+        left = is_left(head, running=self._engine.runs(self.conversation))
+        if open_.paused is not None or left:
+            raise Waiting(
+                f"turn {self.id} is queued behind turn {open_.id}, which waits"
+                f" ({open_.paused or 'its process is gone'}): resume or cancel that one",
+                turn=open_.id,
+            )
 
     async def cancel(
         self, *, mode: CancelMode = "now", reason: str | None = None, by: str = "user"
@@ -93,8 +117,8 @@ class Turn(Generic[T]):
         """Stop the turn; its calls get an output, and the conversation stays usable.
 
         With `mode="after_request"` the response under way is still heard, and its calls are not
-        run. A turn that ended already stays as it is. Raises NotSupported where another process
-        runs it.
+        run. A turn that ended already stays as it is. Where another process runs the turn, it is
+        stopped there, which is waited for with `mode="now"`.
         """
         await cancel(self._engine, self.conversation, self.id, mode=mode, reason=reason, actor=by)
 
@@ -104,12 +128,13 @@ class Turn(Generic[T]):
         if runner is not None and runner.turn == self.id:
             await self.cancel(reason="the caller left")
 
-    async def resume(self) -> Turn[T]:
+    async def resume(self, *, by: str = ENGINE) -> Turn[T]:
         """Continue the turn here, where it waits or its process is gone.
 
         Raises Busy where another process runs it, ConfigurationError without a key.
         """
-        await resume(self._engine, self.conversation, self.id, self._agent)
+        actor = check_actor(by)
+        await resume(self._engine, self.conversation, self.id, self._agent, actor=actor)
         return self
 
 

@@ -1,63 +1,101 @@
 """Watching a turn: the log behind a cursor, and then what happens, without a gap between them.
 
 The one rule: the queue is opened before the log is read, and whatever the log said already is not
-told again. Live watching is within this process; what another one recorded comes from the log.
+told again. Live watching is within this process; what another one records comes from the log, as it
+is written: facts and checkpoints, and not each delta.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
-from .engine import Engine, Running
-from .errors import NotSupported
+from .engine import Engine, Running, is_elsewhere
 from .narrator import Narrator
+from .news import Ear
+from .ports import Head
 from .record import Recorded
 from .updates import Cursor, TurnDone, Update
 from .watchers import Seen, Watch
+
+MOST_WAITS = 5
+"""How often a watcher looks whether somebody begins a turn that is first in the queue."""
 
 
 async def watch(
     engine: Engine, conversation: str, after: Cursor | None, *, turn: str | None = None
 ) -> AsyncGenerator[Update]:
-    """Updates behind a cursor, then live; ends when nothing runs here, or with the turn `turn`.
+    """Updates behind a cursor, then live; ends when no turn runs anywhere, or with the turn `turn`.
 
-    Without a cursor it begins where the open turn (or `turn`) began. Raises NotSupported where
-    another process runs the turn.
+    Without a cursor it begins where the open turn (or `turn`) began.
     """
-    runner = engine.live.get(conversation)
-    running = await engine.elsewhere(conversation) if runner is None else None
-    if running is not None and turn in (None, running):
-        raise NotSupported(
-            f"another process runs turn {running}: watching it from here comes with a later version"
-        )
-    place = runner.watchers.add() if runner is not None else None
-    try:
+    with engine.news.listen(conversation) as ear:
         start = await _start(engine, conversation, after, turn)
         view = _View(engine, conversation, Narrator(after or Cursor(start)), start)
-        async for update in view.log():
-            yield update
-            # A pause in the log is over where the turn was resumed since.
-            if _is_last(update, turn) and not _is_pause(update):
+        while True:
+            stretch = view.stretch()
+            async with aclosing(stretch):
+                async for update in stretch:
+                    yield update
+                    # A pause in the log is over where the turn was resumed since.
+                    if _is_last(update, turn) and not (view.reading and _is_pause(update)):
+                        return
+            if not await view.goes_on(turn, ear):
                 return
-        if runner is not None and place is not None:
-            async for update in view.live(runner, place):
-                yield update
-                if _is_last(update, turn):
-                    return
-    finally:
-        if runner is not None and place is not None:
-            runner.watchers.remove(place)
 
 
 @dataclass(slots=True)
 class _View:
-    """What one watcher was told: the log up to `version`, and what streamed behind it."""
+    """What one watcher was told: the log up to `version`, and what streamed behind it.
+
+    `reading` says that what it is told stands in the log, and may be long past.
+    """
 
     engine: Engine
     conversation: str
     narrator: Narrator
     version: int
+    reading: bool = True
+    _waits: int = 0
+
+    async def stretch(self) -> AsyncGenerator[Update]:
+        """What the log says by now, and what follows live, as long as a turn runs here."""
+        runner = self.engine.live.get(self.conversation)
+        place = runner.watchers.add() if runner is not None else None
+        try:
+            self.reading = True
+            async for update in self.log():
+                yield update
+            self.reading = False
+            if runner is not None and place is not None:
+                async for update in self.live(runner, place):
+                    yield update
+        finally:
+            if runner is not None and place is not None:
+                runner.watchers.remove(place)
+
+    async def goes_on(self, turn: str | None, ear: Ear) -> bool:
+        """Wait until there is more to tell; not where nobody runs what is watched."""
+        head = await self.engine.store.head(self.conversation)
+        if head is None:
+            return False
+        if head.state.version > self.version:
+            return True
+        if not self._expects(head, turn):
+            return False
+        await ear.wait()
+        return True
+
+    def _expects(self, head: Head, turn: str | None) -> bool:
+        open_ = head.state.turn
+        if open_ is None:
+            # The next one begins at once, if there is anybody to begin it.
+            self._waits += 1
+            return bool(head.state.queued) and self._waits <= MOST_WAITS
+        self._waits = 0
+        wanted = turn is None or turn == open_.id or head.state.in_queue(turn) is not None
+        return wanted and (self.engine.runs(self.conversation) or is_elsewhere(head))
 
     async def log(self) -> AsyncGenerator[Update]:
         """What the log tells that was not told so far."""
