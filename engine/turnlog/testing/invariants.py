@@ -61,12 +61,12 @@ async def violations(
     store to write what it has, and something under an id that is taken: leave it out for a store
     that is read-only.
     """
-    places = await _followed(store, {})
+    places = await following(store, {})
     log = [one for _, _, one in places]
     found = [*kept(log, acknowledged), *positioned(places)]
     for place in _spread(len(places), samples):
         checkpoint = _checkpoint(places[:place])
-        found += told_once(places, checkpoint, await _followed(store, checkpoint, until=places))
+        found += told_once(places, checkpoint, await following(store, checkpoint, until=places))
     found += legal(requests, Known.of(log))
     by_name: defaultdict[str, list[Recorded]] = defaultdict(list)
     for one in log:
@@ -139,7 +139,7 @@ def _ended_by(state: State | None, version: int) -> TypeGuard[State]:
 # -- reading -------------------------------------------------------------------------------
 
 
-async def _followed(
+async def following(
     store: Store, checkpoint: Mapping[int, int], *, until: Sequence[Place] | None = None
 ) -> list[Place]:
     """The log behind a checkpoint, as a follower reads it: to its end, or to that of `until`."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from .. import events as ev
@@ -66,17 +66,29 @@ def numbered(conversation: str, events: Sequence[Recorded]) -> Iterator[Violatio
             return
 
 
-def positioned(places: Iterable[Place]) -> Iterator[Violation]:
-    """I3: positions have no gap, and no event of a conversation comes before an earlier one."""
-    last, versions = Counter[int](), Counter[str]()
+@dataclass(slots=True)
+class Read:
+    """How far a log was read: the last position of each partition, and version of each name."""
+
+    positions: Counter[int] = field(default_factory=Counter[int])
+    versions: Counter[str] = field(default_factory=Counter[str])
+
+
+def positioned(places: Iterable[Place], read: Read | None = None) -> Iterator[Violation]:
+    """I3: positions have no gap, and no event of a conversation comes before an earlier one.
+
+    `read` says behind what these come, and moves on with them.
+    """
+    read = Read() if read is None else read
     for partition, position, one in places:
-        if position != last[partition] + 1:
-            what = f"position {position} follows {last[partition]} in partition {partition}"
+        last, version = read.positions[partition], read.versions[one.conversation]
+        if position != last + 1:
+            what = f"position {position} follows {last} in partition {partition}"
             yield Violation(rule="I3", conversation=None, what=what)
-        if one.version != versions[one.conversation] + 1:
-            what = f"version {one.version} was committed behind {versions[one.conversation]}"
+        if one.version != version + 1:
+            what = f"version {one.version} was committed behind {version}"
             yield Violation(rule="I3", conversation=one.conversation, what=what)
-        last[partition], versions[one.conversation] = position, one.version
+        read.positions[partition], read.versions[one.conversation] = position, one.version
 
 
 def told_once(

@@ -1,0 +1,220 @@
+"""Processes that talk until they are killed: `python -m turnlog.testing.torture_worker <job>`.
+
+The one rule: a worker knows nothing but the log. Whatever it finds, it goes on from there: it
+recovers, sends the next turn under its number as the key, decides what waits for somebody, and
+says `ACK` and the ids of events once it was told of them. Several do so on one file, and none
+knows of the others.
+
+Each line on the launcher's input, `<owner> <seed> <transport> [<trap>]`, forks a worker, whose
+process id is printed. A job is a `Job` as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Self
+
+from ..agent import Agent
+from ..call import Call
+from ..conversation import Conversation
+from ..errors import Busy, NotSupported, StateError, Waiting
+from ..log import Log, find_transport
+from ..log import open as open_log
+from ..ports import Endpoint, Store
+from .traps import Trap, trapped
+from .victims import Effects, agent_of, done, said
+
+IDS_IN_A_LINE = 80
+"""So that a line is written whole, whoever else writes to the pipe."""
+
+
+def say(*words: str) -> None:
+    """One line, whole or not at all."""
+    os.write(sys.stdout.fileno(), (" ".join(words) + "\n").encode())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What all workers have in common.
+
+    `store` names the function that opens the store, as `module:function`: it is called with the
+    path and `owner=`, a name that no other process has. `at_once` is how many conversations a
+    worker goes on with at a time.
+    """
+
+    path: str
+    base_url: str
+    conversations: int
+    turns: int
+    store: str = "turnlog.store:open_store"
+    profile: str = "openai"
+    at_once: int = 3
+
+    @property
+    def names(self) -> list[str]:
+        """The conversations."""
+        return [f"c{number}" for number in range(self.conversations)]
+
+    @property
+    def effects(self) -> Effects:
+        """Where tools leave what they did: beside the database."""
+        return Effects(Path(f"{self.path}.effects"))
+
+    async def open(self, owner: str) -> Store:
+        """The store, as one more owner."""
+        module, _, function = self.store.partition(":")
+        opened: Callable[..., Awaitable[Store]] = getattr(import_module(module), function)
+        return await opened(self.path, owner=owner)
+
+    def dump(self) -> str:
+        """The job as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def load(cls, text: str) -> Self:
+        """A job from JSON."""
+        return cls(**json.loads(text))
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process of them: it takes any conversation that is not finished, and goes on with it."""
+
+    job: Job
+    log: Log
+    agent: Agent
+    draw: random.Random
+    say: Callable[..., None] = say
+    _told: dict[str, int] = field(default_factory=dict[str, int])
+
+    async def work(self) -> None:
+        """Go on until all conversations are finished."""
+        await self.log.recover()
+        left = set(self.job.names)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.job.at_once):
+                group.create_task(self._take(left))
+
+    async def _take(self, left: set[str]) -> None:
+        while left:
+            name = self.draw.choice(sorted(left))
+            chat = await self.log.conversation(name, agent=self.agent)
+            try:
+                finished = await self.go_on(chat)
+            except (Busy, Waiting, NotSupported):
+                # Somebody else has it, or had it and is dead by now.
+                await asyncio.sleep(self.draw.uniform(0, 0.02))
+            else:
+                left -= {name} if finished else set()
+
+    async def go_on(self, chat: Conversation) -> bool:
+        """Take the next turn of a conversation to its end; whether there was none.
+
+        Further steps that a conversation is to go through belong here.
+        """
+        rows = await chat.turns(last=1)
+        number = 1 if not rows else int(rows[-1].key) + (rows[-1].outcome is not None)
+        if number > self.job.turns:
+            return True
+        turn = await chat.send(said(chat.id, number), idempotency_key=str(number))
+        await self.acknowledge(chat)
+        while (await turn.peek()).status == "waiting":
+            await self.decide(chat)
+            await turn.resume()
+        await self.acknowledge(chat)
+        return False
+
+    async def acknowledge(self, chat: Conversation) -> None:
+        """Say which events this process was told of that it had not been told of before."""
+        events = await chat.events(after=self._told.get(chat.id, 0))
+        for start in range(0, len(events), IDS_IN_A_LINE):
+            self.say("ACK", *(one.id for one in events[start : start + IDS_IN_A_LINE]))
+        if events:
+            self._told[chat.id] = events[-1].version
+
+    async def decide(self, chat: Conversation) -> None:
+        """Do what somebody would do about the calls that wait, who can look at their effects."""
+        for call in (await chat.state()).pending:
+            # Somebody else may be deciding the same.
+            with suppress(StateError):
+                await self._decide(call)
+
+    async def _decide(self, call: Call) -> None:
+        match call.waits_for:
+            case "approval":
+                agrees = self.draw.random() < 0.8
+                await (call.approve(by="torture") if agrees else call.reject(by="torture"))
+            case "deferred":
+                await call.answer(done(call.id), by="torture")
+            case "uncertain" if self.job.effects.times()[call.id]:
+                await call.answer(done(call.id), by="torture")
+            case "uncertain":
+                await call.rerun(by="torture")
+            case _:
+                pass
+
+
+async def work(
+    job: Job,
+    owner: str,
+    seed: str,
+    transport: str,
+    trap: Trap,
+    say: Callable[..., None] = say,
+) -> None:
+    """One worker, from opening the log to closing it."""
+    agent = agent_of(job.effects, trap)
+    async with AsyncExitStack() as stack:
+        way = find_transport(transport, Endpoint(base_url=job.base_url, profile=job.profile))
+        store, way = trapped(await job.open(owner), way, trap)
+        log = await stack.enter_async_context(
+            open_log(job.path, store=store, transport=way, agents=[agent])
+        )
+        await Worker(job, log, agent, random.Random(seed), say).work()
+
+
+async def warm(job: Job) -> None:
+    """Open the database once: it is there, and so are the modules that every worker needs."""
+    store = await job.open("launcher")
+    await store.close()
+
+
+def run(job: Job, line: str, say: Callable[..., None] = say) -> None:
+    """A worker as a line on the launcher's input describes it; says how it ended."""
+    owner, seed, transport, *rest = line.split()
+    trap = Trap.parse("".join(rest), lambda words: say("DIES", words))
+    try:
+        asyncio.run(work(job, owner, seed, transport, trap, say))
+    except Exception:
+        # The one place where it is seen: whatever a worker did not expect is a finding.
+        say("BAD", json.dumps(traceback.format_exc()))
+    else:
+        say("DONE", owner)
+
+
+def main(arguments: Sequence[str], lines: Iterable[str]) -> None:
+    """Fork a worker for each line."""
+    job = Job.load(arguments[0])
+    asyncio.run(warm(job))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in lines:
+        pid = os.fork()
+        if not pid:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            return run(job, line)
+        say("PID", str(pid))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:], sys.stdin)
