@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .errors import TurnlogError as TurnlogError
     from .inputs import file as file
     from .inputs import image as image
+    from .limits import Limits as Limits
     from .log import Log as Log
     from .log import open as open
     from .ports import Endpoint as Endpoint
@@ -47,6 +48,7 @@ _HOMES = {
     "Deferred": "running",
     "Endpoint": "ports",
     "Item": "context",
+    "Limits": "limits",
     "Log": "log",
     "Profile": "ports",
     "Secret": "secrets",

@@ -22,13 +22,14 @@ from .draft import Ambient, Draft
 from .errors import NotFound, OutcomeUnknown, StoreCorrupt, VersionConflict
 from .fold_requests import FREE
 from .items import FORMAT, has_hosted_effects, refused_output
+from .limits import Limits
 from .news import News
 from .plan import Delta as DeltaPlan
 from .plan import Fork, Full, Plan, Reach, can_fork, plan
 from .ports import Append, Appended, Head, Lease, Store, Transport
 from .record import NewEvent
 from .recovery import OnUnknown, Send
-from .request import body, body_digest, is_background, is_stored, model_of, sendable, settings_of
+from .request import body, is_background, is_stored, model_of, sealed, sendable, settings_of
 from .state import Call, Parent, State, start, still_holds
 from .unbroken import unbroken
 from .updates import Delta
@@ -114,7 +115,9 @@ class Engine:
     agents: dict[str, Agent]
     ambient: Ambient
     on_unknown: OnUnknown | None = None
+    limits: Limits = field(default_factory=Limits)
     live: dict[str, Running] = field(default_factory=dict[str, "Running"])
+    starting: set[str] = field(default_factory=set[str])
     heads: dict[str, State] = field(default_factory=dict[str, State])
     warmed: dict[str, Parent] = field(default_factory=dict[str, Parent])
     news: News = field(init=False)
@@ -260,6 +263,8 @@ class Engine:
                     raise VersionConflict(conversation, expected=expected, actual=state.version)
                 draft = Draft(state, self.ambient, actor, epoch)
                 lease = await act(draft)
+                if actor != ENGINE:
+                    self.limits.check_items(conversation, draft.events)
                 if not draft.events and lease in (None, "keep"):
                     return draft
                 try:
@@ -330,7 +335,7 @@ class Engine:
     ) -> Outgoing | None:
         """Plan a request, build its body, and put its intent into the draft (law 1).
 
-        None where there is nothing to send. Raises what `request.body` raises.
+        None where there is nothing to send. Raises what `request.body` raises, and TooLarge.
         """
         settings = settings_of(config, turn)
         via = self.way(draft.state, background=is_background(settings))
@@ -345,8 +350,10 @@ class Engine:
         if not sent:
             return None
         built = body(config, turn, sent, found, self.transport.profile)
+        digest, size = sealed(built)
+        self.limits.check_request(state.id, items=len(sent), size=size)
         self._note_switch(draft, via)
-        prepared = self._prepared(send, found, built, settings, via)
+        prepared = self._prepared(send, found, built, digest, settings, via)
         (recorded,) = draft.do(Prepare(request=prepared))
         parent = None if isinstance(found, Full) else found.parent
         return Outgoing(
@@ -425,6 +432,7 @@ class Engine:
         send: Send,
         found: DeltaPlan | Fork | Full,
         built: JsonObject,
+        digest: str,
         settings: JsonObject,
         via: str,
     ) -> ev.RequestPrepared:
@@ -439,7 +447,7 @@ class Engine:
             parent=parent.response if parent is not None else None,
             ranges=found.ranges,
             format=FORMAT,
-            digest=body_digest(built),
+            digest=digest,
             transport=via,
             connection=placed.connection if placed is not None else None,
             lane=placed.lane if placed is not None else None,

@@ -3,6 +3,7 @@
     TurnlogError
     ├── UsageError               the call is wrong: change the argument or the code
     │   ├── InvalidInput             a value that cannot be accepted (law 13)
+    │   │   └── TooLarge                 more than one of the `Limits`; says by how much
     │   ├── ConfigurationError       a key, address, agent, tool or setting that does not fit
     │   ├── NotFound                 no such conversation, turn, call, item or version
     │   └── NotSupported             this build, store or provider cannot do that
@@ -15,6 +16,7 @@
     │   ├── ItemPresent              that item is in the context already
     │   ├── RequestOpen              a request is open at that version
     │   ├── IdempotencyMismatch      that key was used for another input
+    │   ├── TooMany                  this process runs as many turns as it may
     │   └── Closed                   the log, store or transport was closed
     ├── Conflict                 somebody else was first: read again and retry
     │   ├── VersionConflict          the conversation has moved on
@@ -57,6 +59,25 @@ class UsageError(TurnlogError):
 
 class InvalidInput(UsageError, ValueError):
     """A value that cannot be accepted; nothing was written or sent."""
+
+
+class TooLarge(InvalidInput):
+    """An item or a request that is larger than a limit; nothing was written or sent.
+
+    `setting` is the field of `Limits`, `limit` what it says, `size` how large the thing is, and
+    `over` by how much that is too much: in bytes, or in items.
+    """
+
+    def __init__(self, message: str, *, setting: str, limit: int, size: int) -> None:
+        super().__init__(message)
+        self.setting = setting
+        self.limit = limit
+        self.size = size
+
+    @property
+    def over(self) -> int:
+        """By how much it is too large."""
+        return self.size - self.limit
 
 
 class ConfigurationError(UsageError, ValueError):
@@ -124,6 +145,14 @@ class IdempotencyMismatch(StateError):
     def __init__(self, message: str, *, turn: str) -> None:
         super().__init__(message)
         self.turn = turn
+
+
+class TooMany(StateError):
+    """As many turns run in this process as may run at once; `limit` is how many that is."""
+
+    def __init__(self, message: str, *, limit: int) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class Closed(StateError):

@@ -26,6 +26,7 @@ from .errors import Closed, ConfigurationError, InvalidInput, StoreError
 from .exchange import Imported, Lines, export, import_lines
 from .late import Latecomers
 from .lending import lent
+from .limits import Limits
 from .ports import CallRow, ConversationRow, Endpoint, Profile, Store, Timeouts, Transport
 from .record import Recorded
 from .recovery import OnUnknown
@@ -235,6 +236,7 @@ class Opening:
     readonly: bool
     durability: Literal["power", "process"]
     on_unknown: OnUnknown | None
+    limits: Limits
     warm: bool
     store: Store | None
     ambient: Ambient
@@ -279,6 +281,7 @@ class Opening:
                 agents=agents,
                 ambient=self.ambient,
                 on_unknown=self.on_unknown,
+                limits=self.limits,
             ),
             warm=self.warm,
         )
@@ -297,6 +300,7 @@ def open(
     readonly: bool = False,
     durability: Literal["power", "process"] = "power",
     on_unknown: OnUnknown | None = None,
+    limits: Limits | None = None,
     warm: bool = False,
     timeouts: Timeouts | None = None,
     proxy: str | None = None,
@@ -319,7 +323,8 @@ def open(
     file with the certificates to trust, for WebSocket and HTTP alike. `durability` names what an
     answered append survives: `power` a power cut, `process` the death of the process. `on_unknown`
     is what to do where it is unknown whether a request was carried out (law 10): `resend`, or
-    `stop`, the default with hosted tools that have effects. `store` and `ambient` replace the
+    `stop`, the default with hosted tools that have effects. `limits` say how large items and
+    requests may be, and how many turns run here at once. `store` and `ambient` replace the
     database, and time and randomness.
 
     Raises (when entered or awaited) ConfigurationError, and what opening the database raises:
@@ -346,6 +351,7 @@ def open(
         readonly=readonly,
         durability=durability,
         on_unknown=on_unknown,
+        limits=limits or Limits(),
         warm=warm,
         store=store,
         ambient=ambient or Ambient(),

@@ -113,6 +113,7 @@ def revealed(body: JsonObject) -> JsonObject:
     return {key: value if key == "input" else to_wire(value) for key, value in body.items()}
 
 
-def body_digest(body: JsonObject) -> str:
-    """SHA-256 of a body's canonical bytes, in hex; the values of secrets are not part of it."""
-    return sha256(dumps(body)).hexdigest()
+def sealed(body: JsonObject) -> tuple[str, int]:
+    """SHA-256 (hex) of a body's canonical bytes, and how many they are; secrets stay by name."""
+    raw = dumps(body)
+    return sha256(raw).hexdigest(), len(raw)

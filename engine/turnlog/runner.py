@@ -20,7 +20,7 @@ from .commands import EndTurn, PauseTurn
 from .context import every
 from .draft import Draft
 from .engine import Engine, Outgoing
-from .errors import StaleEpoch, TurnlogError
+from .errors import StaleEpoch, TooLarge, TurnlogError
 from .held import Held
 from .ports import Head, Lease
 from .reception import Reception
@@ -28,7 +28,7 @@ from .recovery import End, GiveUp, OnUnknown, Pause, Policy, Probe, RunCalls, Se
 from .request import is_background, settings_of
 from .secrets import values_in
 from .sending import Sending
-from .settling import ending, settle_here
+from .settling import ending, overfull, settle_here
 from .state import Attempt, State
 from .stopping import stop
 from .updates import Delta
@@ -263,7 +263,11 @@ class Runner:
 
         async def act(draft: Draft) -> Lease:
             nonlocal outgoing
-            outgoing = await self._engine.prepare(draft, step, self._config, self._settings)
+            try:
+                outgoing = await self._engine.prepare(draft, step, self._config, self._settings)
+            except TooLarge as error:
+                draft.do(await overfull(self._engine, draft.state, error))
+                return "release"
             if outgoing is None and not draft.state.pending:
                 draft.do(EndTurn(outcome="failed", reason="there is nothing left to send"))
                 return "release"

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
 from . import events as ev
+from .canonical import JsonObject
 from .commands import DoubtCalls, EndTurn, Finish, Note, PauseTurn
 from .context import PAGE
 from .draft import Draft
 from .engine import ENGINE, Engine
-from .errors import ConfigurationError, NotSupported, ProviderError, StaleEpoch
+from .errors import ConfigurationError, NotSupported, ProviderError, StaleEpoch, TooLarge
 from .items import is_client_call
+from .overrun import explained
 from .ports import Head, Lease, Retrieve
 from .reception import Reception, is_chain_lost
 from .recovery import CRASHED, Ask, Doubt, End, Halt, Interrupt, Leave, Settled, Unknown, settle
@@ -261,19 +263,32 @@ async def _establish(
 async def ending(engine: Engine, state: State, step: End) -> EndTurn:
     """The end of a turn: what it came to and why, and an output for every call that has none."""
     last = state.turn.last if state.turn is not None else None
-    error: dict[str, str | int] = {}
+    error: JsonObject = {}
     if step.outcome == "limited" and step.reason is not None:
         error = {"message": step.reason}
     elif step.outcome == "failed" and last is not None:
+        known = {"code": last.code, "status": last.status}
         error = {"message": step.reason or last.kind, "outcome": last.kind}
-        error |= {"code": last.code} if last.code else {}
-        error |= {"status": last.status} if last.status else {}
+        error |= {name: value for name, value in known.items() if value}
+        error = await explained(engine.store, state, last, error)
     why = f"the call was not carried out: the turn was {step.outcome}"
     return EndTurn(
         outcome=step.outcome,
         reason=step.reason,
         abandon=await engine.abandoned(state, why),
         error=error or None,
+    )
+
+
+async def overfull(engine: Engine, state: State, error: TooLarge) -> EndTurn:
+    """The end of a turn whose next request is larger than is allowed; nothing of it was sent."""
+    why = "the call was not carried out: the turn was failed"
+    told: JsonObject = {"message": str(error), "code": "too_large", "setting": error.setting}
+    return EndTurn(
+        outcome="failed",
+        reason=str(error),
+        abandon=await engine.abandoned(state, why),
+        error={**told, "limit": error.limit, "size": error.size, "over": error.over},
     )
 
 

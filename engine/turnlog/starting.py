@@ -134,10 +134,13 @@ async def _begin_or_queue(
         try:
             return await _begin(engine, conversation, given, setup, digest)
         except Busy:
-            if given.if_busy != "queue":
+            if given.if_busy == "raise":
                 raise
         found = await _queue(engine, conversation, given, setup, digest)
         if found is not None:
+            if given.if_busy == "interrupt":
+                turn = found if isinstance(found, str) else found.turn
+                await _interrupt(engine, conversation, turn)
             await run_next(engine, conversation)
             return found
 
@@ -163,6 +166,7 @@ async def _queue(
                 config=setup.config,
                 max_requests=given.max_requests,
                 max_retries=given.max_retries,
+                first=given.if_busy == "interrupt",
             )
             draft.do(QueueTurn(turn=turn, queued=event))
         return None
@@ -213,7 +217,7 @@ async def _begin_queued(engine: Engine, conversation: str, waiting: Queued) -> s
 async def make_way(engine: Engine, conversation: str, if_busy: IfBusy) -> None:
     """Settle what a dead owner left, and stop a running turn where that was asked for.
 
-    What was queued and left alone goes on first, unless it is to be passed.
+    What was queued and left alone goes on first.
     """
     head = await engine.store.head(conversation)
     if head is None:
@@ -221,12 +225,17 @@ async def make_way(engine: Engine, conversation: str, if_busy: IfBusy) -> None:
     if is_left(head, running=engine.runs(conversation)):
         await settle_left(engine, conversation)
     await engine.runner(conversation)
-    if if_busy == "interrupt":
-        turn = (await engine.head(conversation)).state.turn
-        if turn is not None and turn.paused is None:
-            await cancel(engine, conversation, turn.id, reason="interrupted", actor=ENGINE)
+    if if_busy == "interrupt" and not head.state.queued:
+        await _interrupt(engine, conversation)
     elif head.state.queued:
         await run_next(engine, conversation)
+
+
+async def _interrupt(engine: Engine, conversation: str, turn: str | None = None) -> None:
+    """Stop the turn that runs, unless it is `turn`."""
+    open_ = (await engine.head(conversation)).state.turn
+    if open_ is not None and open_.paused is None and open_.id != turn:
+        await cancel(engine, conversation, open_.id, reason="interrupted", actor=ENGINE)
 
 
 async def _begin(
@@ -283,7 +292,6 @@ async def _beginning(
         manual=given.manual,
         present=await engine.present(state.id, given.items),
         abandon=abandon,
-        first=given.if_busy == "interrupt",
     )
 
 
@@ -326,7 +334,7 @@ async def acquiring(
     """Commit what takes the lease and run what follows, or neither; nothing comes between them.
 
     Where another process was first, it looks again. Raises Busy where a living owner of another
-    process holds the lease.
+    process holds the lease, and TooMany where no more turns may run here.
     """
     await unbroken(_acquire(engine, conversation, act, actor, run))
 
@@ -334,16 +342,25 @@ async def acquiring(
 async def _acquire(
     engine: Engine, conversation: str, act: Act, actor: str, run: Callable[[Draft], None]
 ) -> None:
+    async def admitted(draft: Draft) -> Lease | None:
+        lease = await act(draft)
+        if lease == "acquire":
+            engine.limits.check_turns(conversation, engine.live.keys(), engine.starting)
+            engine.starting.add(conversation)
+        return lease
+
     while True:
         head = await engine.store.head(conversation)
         epoch = head.epoch + 1 if head is not None else 1
         try:
-            draft = await engine.commit(conversation, act, actor=actor, epoch=epoch)
+            draft = await engine.commit(conversation, admitted, actor=actor, epoch=epoch)
+            run(draft)
         except StaleEpoch:
             await _check_free(engine, conversation)
         else:
-            run(draft)
             return
+        finally:
+            engine.starting.discard(conversation)
 
 
 async def _check_free(engine: Engine, conversation: str) -> None:

@@ -1,0 +1,60 @@
+"""By how much a context was too long for its model, as far as anybody can say.
+
+The one rule: numbers are the provider's, read from its words, or counted from the log; none is
+guessed.
+"""
+
+from __future__ import annotations
+
+from . import events as ev
+from .canonical import Json, JsonObject, dumps
+from .context import every, requested
+from .items import to_input
+from .outcomes import TOO_LONG, excess, is_too_long
+from .ports import Store
+from .state import Outcome, State
+
+FIX = (
+    "Compact the conversation (chat.compact), remove items (chat.remove), go on from an earlier"
+    ' place (chat.fork), or let the provider leave out the oldest (truncation="auto").'
+)
+
+
+async def explained(store: Store, state: State, last: Outcome, error: JsonObject) -> JsonObject:
+    """The error of a turn whose last request was refused, which says by how much it was too long.
+
+    Any other error stays as it is.
+    """
+    refused = last.kind in ("failed", "rejected")
+    if not (refused and is_too_long(last.status, last.code, last.message)):
+        return error
+    found: dict[str, Json] = {**error, "code": TOO_LONG}
+    said = (last.message or "The context is too long for the model.").strip()
+    known = excess(last.message or "")
+    if known is not None:
+        found |= {"limit": known.limit, "size": known.size, "over": known.over}
+        told = (
+            f"The context is too long by {known.over:,} tokens: {known.size:,}, where the model"
+            f" takes {known.limit:,}."
+        )
+    else:
+        count, size, parent = await _sent(store, state, last)
+        found |= {"items": count, "bytes": size}
+        behind = f", behind the response {parent}" if parent is not None else ""
+        told = (
+            f"The provider does not say by how much; the request had {count:,} items of {size:,}"
+            f" bytes{behind}."
+        )
+    return {**found, "message": f"{said} {told} {FIX}"}
+
+
+async def _sent(store: Store, state: State, last: Outcome) -> tuple[int, int, str | None]:
+    """How many items a request had, how many bytes they were, and what it continued from."""
+    assert state.turn is not None
+    for one in reversed(await every(store, state.id, state.turn.version)):
+        asked = one.event
+        if isinstance(asked, ev.RequestPrepared) and asked.attempt == last.attempt:
+            items = await requested(store, state, asked.ranges)
+            size = sum(len(dumps(to_input(item))) for item in items)
+            return len(items), size, asked.parent
+    return 0, 0, None
