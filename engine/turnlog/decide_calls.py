@@ -6,7 +6,8 @@ still be replaced (design section 7).
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Mapping
+from typing import Literal, TypeAlias, assert_never
 
 from . import events as ev
 from .canonical import JsonObject
@@ -18,6 +19,25 @@ from .record import NewEvent
 
 STARTABLE: tuple[CallStatus, ...] = ("requested", "approved", "uncertain")
 """What a call may be when its tool is started."""
+
+Verb: TypeAlias = Literal["approve", "reject", "rerun", "answer", "abandon"]
+
+_VERBS: Mapping[str, tuple[Verb, ...]] = {
+    "requested": ("approve", "reject", "answer", "abandon"),
+    "approved": ("reject", "answer", "abandon"),
+    "started": ("abandon",),
+    "deferred": ("answer", "abandon"),
+    "uncertain": ("rerun", "answer", "abandon"),
+    "abandoned": ("answer",),
+}
+
+
+def verbs(status: str) -> tuple[Verb, ...]:
+    """What people can do about a call of this status, as `on_call` will have it.
+
+    An abandonment can be answered only until a request contains it.
+    """
+    return _VERBS.get(status, ())
 
 
 def on_call(
@@ -69,7 +89,7 @@ def _moved(call: Call, command: StartCall | Progress | Defer | Approve) -> ev.Ev
             _check_status(call, "report progress on", ("started", "deferred"))
             return ev.CallProgressed(call=call.id, data=command.data)
         case Defer():
-            _check_status(call, "defer", ("started",))
+            _check_status(call, "defer", ("started", "uncertain"))
             return ev.CallDeferred(call=call.id)
         case Approve(rerun=True):
             _check_status(call, "rerun", ("uncertain",))

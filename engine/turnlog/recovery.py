@@ -160,6 +160,13 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Ask the application of these calls whether they were carried out (law 12)."""
+
+    calls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
     """Nothing can run until somebody answers; the lease is released."""
 
@@ -167,7 +174,7 @@ class Pause:
     calls: tuple[str, ...]
 
 
-Step: TypeAlias = Send | RunCalls | GiveUp | Pause | End
+Step: TypeAlias = Send | RunCalls | GiveUp | Probe | Pause | End
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,12 +182,14 @@ class Policy:
     """What the engine was told: how to treat unknown outcomes, and each tool that is bound here.
 
     `tools` maps a tool's name to its `on_crash`; a name that is absent is not bound. `approval`
-    holds the ids of calls that need one and have none.
+    holds the ids of calls that need one and have none, `asked` those whose probe was asked already
+    and did not know.
     """
 
     on_unknown: OnUnknown = "resend"
     tools: Mapping[str, OnCrash] = field(default_factory=dict[str, OnCrash])
     approval: frozenset[str] = frozenset()
+    asked: frozenset[str] = frozenset()
 
 
 def proceed(state: State, policy: Policy) -> Step:
@@ -251,16 +260,24 @@ def _calls(state: State, turn: Turn, policy: Policy) -> Step:
     if exhausted(turn):
         return End(outcome="limited", reason=_limit(turn))
     sorted_out = {call.id: verdict(call, policy) for call in state.pending}
-    for kind in ("run", "give_up"):
+    for kind, step in _STEPS.items():
         calls = tuple(id for id, found in sorted_out.items() if found == kind)
         if calls:
-            return RunCalls(calls=calls) if kind == "run" else GiveUp(calls=calls)
+            return step(calls=calls)
     reasons = sorted(set(sorted_out.values()))
     return Pause(reason=", ".join(reasons), calls=tuple(sorted_out))
 
 
+_STEPS: Mapping[str, type[Probe | RunCalls | GiveUp]] = {
+    "probe": Probe,
+    "run": RunCalls,
+    "give_up": GiveUp,
+}
+"""What is done about calls, in this order: what a probe lets run again runs beside the others."""
+
+
 def verdict(call: Call, policy: Policy) -> str:
-    """What is to be done about an unsettled call: run, give_up, or why it waits (law 12).
+    """What is to be done about an unsettled call: probe, run, give_up, or why it waits (law 12).
 
     `running` is a call whose tool is at work: it is never started beside itself.
     """
@@ -271,7 +288,7 @@ def verdict(call: Call, policy: Policy) -> str:
         case "deferred":
             return "deferred"
         case "uncertain":
-            return {"give_up": "give_up", "rerun": "run"}.get(on_crash or "", "uncertain")
+            return _in_doubt(call, on_crash, policy)
         case _ if call.kind == "mcp_approval_request":
             return "approval"
         case _ if on_crash is None:
@@ -280,6 +297,19 @@ def verdict(call: Call, policy: Policy) -> str:
             return "approval"
         case _:
             return "run"
+
+
+def _in_doubt(call: Call, on_crash: OnCrash | None, policy: Policy) -> str:
+    """Nobody can be asked about a call whose owner may wake and finish it, nor twice in a run."""
+    match on_crash:
+        case "rerun":
+            return "run"
+        case "give_up":
+            return "give_up"
+        case "probe" if not call.timed_out and call.id not in policy.asked:
+            return "probe"
+        case _:
+            return "uncertain"
 
 
 def _unknown(last: Outcome) -> str:

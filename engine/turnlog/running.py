@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeAlias, TypeVar, cast
 
@@ -22,6 +22,9 @@ from .secrets import to_log
 
 D = TypeVar("D")
 Function: TypeAlias = Callable[..., object]
+
+GRACE_SECONDS = 5.0
+"""How long a function that is cancelled has to tidy up, before nobody waits for it any longer."""
 
 
 class Deferred(Exception):
@@ -38,6 +41,8 @@ class ToolContext(Generic[D]):
 
     `deps` comes from the agent's factory. `idempotency_key` is the same in every run of the call,
     and different for every other call; `run` counts its runs from 1. `call_id` is the provider's.
+    `reported` is what earlier runs reported by `progress`, in order: where to go on from. A probe
+    is given the run that it is asked about, and what that one reported too.
     """
 
     deps: D
@@ -47,12 +52,17 @@ class ToolContext(Generic[D]):
     idempotency_key: str
     call_id: str | None = None
     run: int = 1
+    reported: tuple[JsonObject, ...] = field(default=(), repr=False)
     report: Callable[[JsonObject], Awaitable[None]] = field(
         default=_unheard, repr=False, compare=False
     )
 
     async def progress(self, **data: object) -> None:
-        """Tell whoever watches how far the call is; raises InvalidInput for what is not JSON."""
+        """Tell the log, and whoever watches, how far the call is.
+
+        It is durable when this returns, and a later run finds it in `reported`. Raises InvalidInput
+        for what is not JSON, and NotPending where the call has been settled meanwhile.
+        """
         await self.report(cast("JsonObject", to_log(data)))
 
 
@@ -65,15 +75,85 @@ class ToolResult:
     deferred: bool = False
 
 
+class Work:
+    """One call of a function, in a task of its own, since it may outlive whoever waits for it.
+
+    It runs on the loop where it is async, else in a thread, with the context's variables. A thread
+    cannot be stopped, and a coroutine may not heed that it is cancelled.
+    """
+
+    def __init__(self, function: Function, /, *args: object, **kwargs: object) -> None:
+        self._in_thread = False
+        self._stopped = False
+        self._task = asyncio.create_task(self._run(function, args, kwargs))
+
+    @property
+    def over(self) -> bool:
+        """Whether it has come to an end; where it has not, it goes on behind us."""
+        return self._task.done()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it ended because it was cancelled."""
+        return self._task.cancelled()
+
+    def value(self) -> object:
+        """What it returned; raises what it raised, RuntimeError where it was cancelled."""
+        if self.cancelled:
+            raise RuntimeError("it was cancelled, and nobody here did that")
+        return self._task.result()
+
+    async def wait(self, seconds: float | None) -> bool:
+        """Wait for its end, and stop it where that does not come in time; whether it came.
+
+        It is stopped too where the waiting is cancelled. What was stopped has `GRACE_SECONDS` to
+        tidy up.
+        """
+        try:
+            await asyncio.wait([self._task], timeout=seconds)
+            return self.over
+        finally:
+            await self._stop()
+
+    def then(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called when it has come to an end by itself, soon where it has already."""
+        self._task.add_done_callback(lambda task: None if task.cancelled() else tell())
+
+    async def _stop(self) -> None:
+        if self._in_thread:
+            self._stopped = True
+        elif not self.over:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=GRACE_SECONDS)
+
+    async def _run(
+        self, function: Function, args: Sequence[object], kwargs: Mapping[str, object]
+    ) -> object:
+        if inspect.iscoroutinefunction(function):
+            value: object = function(*args, **kwargs)
+        else:
+            self._in_thread = True
+            value = await asyncio.to_thread(_in_thread, function, *args, **kwargs)
+            self._in_thread = False
+        if inspect.isawaitable(value):
+            if self._stopped:
+                _close(value)
+                raise asyncio.CancelledError
+            value = await cast("Awaitable[object]", value)
+        return value
+
+
 async def called(function: Function, /, *args: object, **kwargs: object) -> object:
-    """Call a function: on the loop where it is async, else in a thread, with the context's vars."""
-    if inspect.iscoroutinefunction(function):
-        value: object = function(*args, **kwargs)
-    else:
-        value = await asyncio.to_thread(_in_thread, function, *args, **kwargs)
-    if inspect.isawaitable(value):
-        value = await cast("Awaitable[object]", value)
-    return value
+    """Call a function and wait for it, for as long as it takes."""
+    work = Work(function, *args, **kwargs)
+    await work.wait(None)
+    return work.value()
+
+
+def _close(value: object) -> None:
+    """Let go of what was never begun, without a warning that it was not."""
+    if inspect.iscoroutine(value):
+        value.close()
 
 
 def _in_thread(function: Function, /, *args: object, **kwargs: object) -> object:

@@ -1,23 +1,23 @@
 """Tools: functions that a model may call, what it is told of them, and one run of one of them.
 
 The one rule: whatever a tool does, its model gets an output (law 7). Arguments that do not fit, an
-exception and a time limit become outputs that say so; only cancellation passes through. Whether
-and when a tool runs, and that it runs at most once unasked (law 12), is the engine's business.
+exception and a time limit become outputs that say so, and say that the outcome is unknown where
+the tool may still be at work; only cancellation passes through. Whether and when a tool runs, and
+that it runs at most once unasked (law 12), is the engine's business.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, TypedDict, Unpack, cast, overload
 
 from pydantic import BaseModel
 
 from .canonical import JsonObject, obj, text
-from .errors import InvalidInput, NotSupported
-from .running import D, Deferred, Function, ToolContext, ToolResult, called, to_output
+from .errors import InvalidInput
+from .running import D, Deferred, Function, ToolContext, ToolResult, Work, called, to_output
 from .schemas import NAME, closed, strict_fault, strict_schema
 from .secrets import check_plain, to_log
 from .signatures import NAMEABLE, Signature, asked_for, describe, is_open
@@ -25,6 +25,7 @@ from .signatures import NAMEABLE, Signature, asked_for, describe, is_open
 __all__ = [
     "Deferred",
     "OnCrash",
+    "Probed",
     "Tool",
     "ToolContext",
     "ToolLike",
@@ -61,6 +62,7 @@ class Tool:
     function: Function
     needs_approval: bool | Function
     on_crash: OnCrash
+    probe: Function | None
     timeout: float | None
     signature: Signature = field(repr=False)
 
@@ -84,6 +86,34 @@ class Tool:
         except Exception:
             logger.exception("the approval check of the tool %s failed: the call waits", self.name)
             return True
+
+    async def probed(self, context: ToolContext[D], arguments: str) -> Probed:
+        """Ask the probe whether a call that had started was carried out; `arguments` as they came.
+
+        With arguments that do not fit, nothing was. Never raises what the probe raises: then
+        nobody knows. The tool's time limit is the probe's too.
+        """
+        try:
+            return await _probed(self, context, arguments)
+        except Deferred:
+            return Probed(result=ToolResult(deferred=True))
+        except Exception as error:
+            return Probed(doubt=f"{type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """What a probe came to: the call's result, or none where it did not happen.
+
+    `doubt` says why nobody knows; then nothing else of it counts.
+    """
+
+    result: ToolResult | None = None
+    doubt: str | None = None
+
+
+HAPPENED = "It was carried out. Its result was lost when the process stopped."
+"""What a model is told of a call of which only that is known."""
 
 
 ToolLike: TypeAlias = "Tool | Function | Mapping[str, object]"
@@ -124,13 +154,18 @@ def tool(
 
     The schema comes from its signature and docstring, or is `parameters` as it is: then arguments
     are passed by name, unchecked but for their names. A sync function runs in a thread, which a
-    `timeout` (seconds) cannot stop: its late result is dropped. `needs_approval` may be a function
-    (async too) of the arguments it names, with the context first where it is annotated so.
-    `on_crash="rerun"` says that running twice does no harm. `strict=None` is strict where the
-    schema can be.
+    `timeout` (seconds) cannot stop: the model is told that the outcome is unknown, and a late
+    result goes to the log. `needs_approval` may be a function (async too) of the arguments it
+    names, with the context first where it is annotated so. `on_crash="rerun"` says that running
+    twice does no harm. `on_crash="probe"` asks `probe`, a function like `needs_approval`, whether
+    a call that a crash cut off was carried out: False or None says that it was not, and the tool
+    runs again; True says that it was; any other value is its output; raising Deferred says that
+    the answer comes later, and any other exception that nobody knows. `strict=None` is strict
+    where the schema can be.
 
     Raises InvalidInput for a function that cannot be described, for a name that the provider
-    refuses and for a schema that cannot be `strict=True`; NotSupported for `probe`.
+    refuses, for a schema that cannot be `strict=True`, and for `on_crash="probe"` without `probe`
+    or the other way round.
     """
     _check_crash(on_crash, probe)
     if timeout is not None and not timeout > 0:
@@ -140,7 +175,8 @@ def tool(
         own = str(getattr(function, "__name__", type(function).__name__))
         chosen = _checked_name(own if name is None else name)
         signature = describe(function, tool=chosen, context=ToolContext, parameters=parameters)
-        _check_approval(needs_approval, signature, chosen)
+        _check_asked("needs_approval", needs_approval, signature, chosen)
+        _check_asked("probe", False if probe is None else probe, signature, chosen)
         form = signature.parameters if parameters is not None else closed(signature.parameters)
         fault = strict_fault(form) if strict is not False else None
         if fault is not None and strict:
@@ -154,6 +190,7 @@ def tool(
             function=function,
             needs_approval=needs_approval,
             on_crash=on_crash,
+            probe=probe,
             timeout=timeout,
             signature=signature,
         )
@@ -162,10 +199,14 @@ def tool(
 
 
 def _check_crash(on_crash: str, probe: Function | None) -> None:
-    if on_crash == "probe" or probe is not None:
-        raise NotSupported('probe comes with a later version: use on_crash="ask"')
-    if on_crash not in ("rerun", "ask", "give_up"):
-        raise InvalidInput(f'on_crash is "rerun", "ask" or "give_up", not {on_crash!r}')
+    if on_crash not in ("rerun", "probe", "ask", "give_up"):
+        raise InvalidInput(f'on_crash is "rerun", "probe", "ask" or "give_up", not {on_crash!r}')
+    if on_crash == "probe" and probe is None:
+        raise InvalidInput('on_crash="probe" needs a function to ask: pass it as probe=')
+    if on_crash != "probe" and probe is not None:
+        raise InvalidInput(f'probe= is never asked with on_crash={on_crash!r}: pass "probe"')
+    if probe is not None and not callable(probe):
+        raise InvalidInput(f"probe= is a function, not a {type(probe).__name__}")
 
 
 def _checked_name(name: str) -> str:
@@ -177,58 +218,114 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _check_approval(check: object, signature: Signature, name: str) -> None:
+def _check_asked(what: str, check: object, signature: Signature, name: str) -> None:
+    """Raise InvalidInput where a function asks for what is no argument of its tool."""
     if isinstance(check, bool):
         return
     if not callable(check):
-        raise InvalidInput(f"needs_approval of the tool {name!r} is True, False or a function")
+        raise InvalidInput(f"{what} of the tool {name!r} is True, False or a function")
     _, parameters = asked_for(check, ToolContext)
     for entry in parameters:
         needed = entry.kind in NAMEABLE and entry.default is entry.empty
         if needed and entry.name not in signature.names and not signature.open:
             known = ", ".join(signature.names) or "none"
             raise InvalidInput(
-                f"needs_approval of the tool {name!r} asks for {entry.name!r}, which is no argument"
-                f" of the tool (it has {known}); a context is annotated as turnlog.ToolContext"
+                f"{what} of the tool {name!r} asks for {entry.name!r}, which is no argument of the"
+                f" tool (it has {known}); a context is annotated as turnlog.ToolContext"
             )
 
 
 # -- running -------------------------------------------------------------------------------
 
 
-async def run_tool(tool: Tool, context: ToolContext[D], arguments: str) -> ToolResult:
+async def run_tool(
+    tool: Tool,
+    context: ToolContext[D],
+    arguments: str,
+    late: Callable[[ToolResult], None] | None = None,
+) -> ToolResult:
     """Run a tool once with the arguments that a model wrote, and say what it came to.
 
     Never raises what the tool raises: that is a failed result, in words for the model. Only
-    cancellation, and what ends the process, passes through.
+    cancellation, and what ends the process, passes through. A tool that is past its time limit or
+    was cancelled may go on all the same: what it comes to then is for `late`.
     """
-    limit = asyncio.timeout(tool.timeout)
     try:
         found = tool.signature.read(arguments)
-        if isinstance(found, str):
-            return ToolResult(failed=True, output=f"The arguments do not fit: {found}")
-        first = (context,) if tool.signature.context else ()
-        async with limit:
-            value = await called(tool.function, *first, **found)
-        return ToolResult(output=to_output(value))
+    except Exception as error:
+        return _failed(error)
+    if isinstance(found, str):
+        return ToolResult(failed=True, output=f"The arguments do not fit: {found}")
+    first = (context,) if tool.signature.context else ()
+    work, heard = Work(tool.function, *first, **found), False
+    try:
+        in_time = await work.wait(tool.timeout)
+        heard = work.over
+    finally:
+        if late is not None and not heard:
+            work.then(lambda: late(_result(work)))
+    if in_time:
+        return _result(work)
+    return _timed_out(tool, work)
+
+
+def _timed_out(tool: Tool, work: Work) -> ToolResult:
+    """What a tool came to that was past its time limit: it may have had an answer in the end."""
+    over = f"Timed out after {tool.timeout} seconds"
+    if not work.over:
+        said = f"{over}. The tool may still be at work: its outcome is unknown."
+        return ToolResult(failed=True, output=said)
+    found = ToolResult(failed=True) if work.cancelled else _result(work)
+    return replace(found, output=f"{over}.") if found.failed else found
+
+
+def _result(work: Work) -> ToolResult:
+    """What a tool came to by itself."""
+    try:
+        return ToolResult(output=to_output(work.value()))
     except Deferred:
         return ToolResult(deferred=True)
     except Exception as error:
         # The one place where whatever somebody's code raises becomes an output (law 7).
-        if limit.expired():
-            return ToolResult(failed=True, output=f"Timed out after {tool.timeout} seconds.")
-        return ToolResult(failed=True, output=f"{type(error).__name__}: {error}")
+        return _failed(error)
+
+
+def _failed(error: Exception) -> ToolResult:
+    return ToolResult(failed=True, output=f"{type(error).__name__}: {error}")
 
 
 async def _asked(tool: Tool, check: Function, context: ToolContext[D], arguments: str) -> bool:
     found = tool.signature.read(arguments)
     if isinstance(found, str):
         return False
-    wants, parameters = asked_for(check, ToolContext)
+    positional, named = _given_to(tool, check, context, found)
+    return bool(await called(check, *positional, **named))
+
+
+async def _probed(tool: Tool, context: ToolContext[D], arguments: str) -> Probed:
+    found = tool.signature.read(arguments)
+    if isinstance(found, str):
+        return Probed()
+    assert tool.probe is not None
+    positional, named = _given_to(tool, tool.probe, context, found)
+    work = Work(tool.probe, *positional, **named)
+    if not await work.wait(tool.timeout):
+        return Probed(doubt=f"timed out after {tool.timeout} seconds")
+    value = work.value()
+    if value is None or value is False:
+        return Probed()
+    return Probed(result=ToolResult(output=HAPPENED if value is True else to_output(value)))
+
+
+def _given_to(
+    tool: Tool, function: Function, context: ToolContext[D], found: Mapping[str, object]
+) -> tuple[tuple[ToolContext[D], ...], dict[str, object]]:
+    """What a function gets that is asked about a call: the context, and the arguments it names."""
+    wants, parameters = asked_for(function, ToolContext)
     given = {**tool.signature.defaults, **found}
     if not is_open(parameters):
         given = {entry.name: given[entry.name] for entry in parameters if entry.name in given}
-    return bool(await called(check, *((context,) if wants else ()), **given))
+    return (context,) if wants else (), given
 
 
 # -- a set of tools ------------------------------------------------------------------------

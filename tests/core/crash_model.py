@@ -5,8 +5,9 @@ only through `Process.reach`, which keeps the world as it is before and after ev
 stream event, tool effect and delivery. A crash is then nothing but a new process in a world that
 was kept: whatever the dead process knew beside it is gone.
 
-The story: a user asks for two turns. In the first the model calls four tools at once, one for
-each way that a crash can be met (`rerun`, `ask`, `give_up`, and one that needs an approval).
+The story: a user asks for two turns. In the first the model calls five tools at once, one for
+each way that a crash can be met (`rerun`, `probe`, `ask`, `give_up`), and one that needs an
+approval.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from turnlog.recovery import (
     OnCrash,
     Pause,
     Policy,
+    Probe,
     RunCalls,
     Send,
     Settled,
@@ -63,8 +65,15 @@ from turnlog.state import State, replay, start
 from .rules import refusals
 
 INPUTS = {"key-1": "Pay the bill.", "key-2": "Thanks."}
-TOOLS: dict[str, OnCrash] = {"look": "rerun", "pay": "ask", "mail": "give_up", "book": "ask"}
+TOOLS: dict[str, OnCrash] = {
+    "look": "rerun",
+    "ship": "probe",
+    "pay": "ask",
+    "mail": "give_up",
+    "book": "ask",
+}
 NEEDS_APPROVAL = "book"
+DENIED = "the probe said that it did not happen"
 RETRY_AFTER = 3
 PAUSES = 6
 LONGEST = 400
@@ -357,18 +366,24 @@ class Process:
                         self.world, clock=max(self.world.clock, step.not_before // 1_000_000)
                     )
                     self.request(step)
-                case RunCalls():
+                case RunCalls() | GiveUp() | Probe():
                     for call in step.calls:
-                        self.run_call(call)
-                case GiveUp():
-                    for call in step.calls:
-                        self.resolve(call, "the outcome is unknown")
+                        self.step_on(step, call)
                 case Pause():
                     if self.state.turn.paused != step.reason:
                         self.do(PauseTurn(reason=step.reason, calls=step.calls))
                     return
                 case End():
                     self.end(step)
+
+    def step_on(self, step: RunCalls | GiveUp | Probe, call: str) -> None:
+        match step:
+            case RunCalls():
+                self.run_call(call)
+            case GiveUp():
+                self.resolve(call, "the outcome is unknown")
+            case Probe():
+                self.probe(call)
 
     def next_step(self) -> Step:
         check(self.state.attempt is None, "every turn ends", "an attempt was never settled")
@@ -503,6 +518,15 @@ class Process:
     def resolve(self, id: str, text: str) -> None:
         item = function_output(self.called(id), text)
         self.do(Resolve(call=id, how="answered", key=self.new_key(), item=item, by_runner=True))
+
+    def probe(self, id: str) -> None:
+        """Ask the world whether it happened; where it did not, the call may run again (law 12)."""
+        call = self.state.call(id)
+        assert call is not None
+        if (call.name or "", id) in self.world.effects:
+            self.resolve(id, "done, as the probe says")
+        else:
+            self.do(Approve(call=id, rerun=True, reason=DENIED))
 
     def decide_waiting(self) -> None:
         """A human approves, and of an uncertain call finds out whether it happened."""

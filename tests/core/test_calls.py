@@ -17,6 +17,7 @@ from turnlog.decide import (
     Resolve,
     StartCall,
 )
+from turnlog.decide_calls import verbs
 from turnlog.errors import AlreadyAnswered, InvalidInput, LateAnswer, NotPending
 from turnlog.state import Call, CallStatus
 
@@ -84,6 +85,7 @@ LEGAL: dict[CallStatus, dict[str, CallStatus]] = {
     "uncertain": {
         "rerun": "approved",
         "start": "started",
+        "defer": "deferred",
         "answer": "answered",
         "answer as tool": "answered",
         "abandon": "abandoned",
@@ -123,6 +125,12 @@ def test_every_step_from_every_status(status: CallStatus, step: str) -> None:
         story.do(STEPS[step])
         assert the_call(story).status == after
         assert story.events[-1].turn == "turn"
+
+
+@pytest.mark.parametrize("status", LEGAL)
+def test_what_people_can_do_about_a_call_is_what_is_legal(status: CallStatus) -> None:
+    people = {"approve", "reject", "rerun", "answer", "abandon"}
+    assert set(verbs(status)) == people & set(LEGAL[status])
 
 
 def test_the_facts_of_a_call() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from turnlog import events as ev
-from turnlog.commands import Command, Prepare
+from turnlog.commands import Approve, Command, Prepare
 from turnlog.events import Range
 from turnlog.plan import Delta, Nothing, Plan
 from turnlog.reception import Reception
@@ -22,7 +22,7 @@ from turnlog.record import Recorded
 from turnlog.recovery import GiveUp, OnCrash, Pause, RunCalls, Send, Step
 from turnlog.state import Parent, State, evolve, start
 
-from .crash_model import INPUTS, TOOLS, Mode, Process, Violated, World, check
+from .crash_model import DENIED, INPUTS, TOOLS, Mode, Process, Violated, World, check
 
 MODES = {
     "stored": Mode(),
@@ -70,7 +70,7 @@ def check_calls(world: World) -> None:
         match one.event:
             case ev.CallRequested(call=call) if world.called(call) == "look":
                 may_run_again.add(call)
-            case ev.CallApproved(call=call, reason="rerun"):
+            case ev.CallApproved(call=call, reason=reason) if reason in ("rerun", DENIED):
                 may_run_again.add(call)
             case ev.CallStarted(call=call, run=run):
                 check(run == 1 or call in may_run_again, "I8: not started twice unasked", call)
@@ -178,6 +178,24 @@ class RerunsEveryTool(Process):
         return dict.fromkeys(TOOLS, "rerun")
 
 
+class DisbelievesTheProbe(Process):
+    """Runs a call again whatever the probe says."""
+
+    def probe(self, id: str) -> None:
+        self.do(Approve(call=id, rerun=True, reason=DENIED))
+
+
+class ProbesWithoutARecord(Process):
+    """Runs a call again that the probe denied, and does not record that it may."""
+
+    def probe(self, id: str) -> None:
+        call = self.state.call(id)
+        if call is not None and (call.name or "", id) not in self.world.effects:
+            self.run_call(id)
+        else:
+            super().probe(id)
+
+
 class RecordsBehindTheTool(Process):
     """Records that a call started only when its tool has run."""
 
@@ -234,6 +252,8 @@ MUTANTS: dict[type[Process], str] = {
     HidesOrphans: "I7: every request is legal",
     NeverRecovers: "every turn ends",
     RerunsEveryTool: "I8",
+    DisbelievesTheProbe: "I8: at most once",
+    ProbesWithoutARecord: "I8: not started twice unasked",
     RecordsBehindTheTool: "I8: at most once",
     ParentAtCreated: "each input once in the surviving chain",
     AnswersBeforeTheCommit: "every turn ends|every command is legal",

@@ -37,6 +37,7 @@ from turnlog.recovery import (
     OnCrash,
     Pause,
     Policy,
+    Probe,
     RunCalls,
     Send,
     Settled,
@@ -344,7 +345,9 @@ def test_a_response_that_was_cancelled_elsewhere_ends_the_turn() -> None:
         ("uncertain", "function_call", "rerun", False, "run"),
         ("uncertain", "function_call", "ask", False, "uncertain"),
         ("uncertain", "function_call", "give_up", False, "give_up"),
+        ("uncertain", "function_call", "probe", False, "probe"),
         ("uncertain", "function_call", None, False, "uncertain"),
+        ("uncertain", "shell_call", "probe", False, "uncertain"),
         ("uncertain", "shell_call", "rerun", False, "uncertain"),
     ],
 )
@@ -380,6 +383,53 @@ def test_an_uncertain_call_waits_for_a_human_who_may_let_it_run_again() -> None:
     assert proceed(story.state, BOUND) == Pause(reason="uncertain", calls=("call-c1",))
     story.do(Approve(call="call-c1", rerun=True))
     assert proceed(story.state, BOUND) == RunCalls(calls=("call-c1",))
+
+
+def test_an_uncertain_call_is_probed_once_in_a_run_and_by_the_next_run_again() -> None:
+    story = uncertain()
+    policy = Policy(tools={"look": "probe"})
+    assert proceed(story.state, policy) == Probe(calls=("call-c1",))
+    asked = replace(policy, asked=frozenset({"call-c1"}))
+    assert proceed(story.state, asked) == Pause(reason="uncertain", calls=("call-c1",))
+    assert proceed(story.state, policy) == Probe(calls=("call-c1",))
+
+
+def test_a_call_that_a_probe_denies_runs_again_as_the_same_call() -> None:
+    story = uncertain()
+    denied = Approve(call="call-c1", rerun=True, reason="the probe said that it did not happen")
+    story.do(denied)
+    policy = Policy(tools={"look": "probe"})
+    assert proceed(story.state, policy) == RunCalls(calls=("call-c1",))
+    assert story.events[-1].event == ev.CallApproved(call="call-c1", reason=denied.reason)
+
+
+def test_a_call_whose_owner_may_wake_is_not_probed() -> None:
+    story = started(asked("c1"))
+    story.do(DoubtCalls(calls=("call-c1",), reason="its beat stopped", timed_out=True))
+    waits = Pause(reason="uncertain", calls=("call-c1",))
+    assert proceed(story.state, Policy(tools={"look": "probe"})) == waits
+    # A new doubt that is certain is another matter.
+    story.do(Approve(call="call-c1", rerun=True))
+    started(story).do(DoubtCalls(calls=("call-c1",), reason="crashed"))
+    assert proceed(story.state, Policy(tools={"look": "probe"})) == Probe(calls=("call-c1",))
+
+
+def test_a_probe_may_learn_that_the_answer_comes_later() -> None:
+    story = uncertain()
+    story.do(Defer(call="call-c1"))
+    waits = Pause(reason="deferred", calls=("call-c1",))
+    assert proceed(story.state, Policy(tools={"look": "probe"})) == waits
+
+
+def test_probes_come_before_runs_and_runs_before_what_is_given_up() -> None:
+    story = Story().begin("Hello").prepare("a1")
+    story.complete(called("c1", "look"), called("c2", "mail"), called("c3", "add"))
+    started(started(story, "c1"), "c2")
+    story.do(DoubtCalls(calls=("call-c1", "call-c2"), reason="crashed"))
+    policy = Policy(tools={"look": "probe", "mail": "give_up", "add": "ask"})
+    assert proceed(story.state, policy) == Probe(calls=("call-c1",))
+    asked_ = replace(policy, asked=frozenset({"call-c1"}))
+    assert proceed(story.state, asked_) == RunCalls(calls=("call-c3",))
 
 
 def test_siblings_run_while_others_wait() -> None:

@@ -17,7 +17,6 @@ from turnlog.errors import (
     ConfigurationError,
     InvalidInput,
     NotFound,
-    NotSupported,
     NotTurnlog,
     SchemaMismatch,
     StoreCorrupt,
@@ -315,11 +314,6 @@ async def test_a_checkpoint_that_is_none() -> None:
         for wrong in ("x", "1:2:3", "1:a"):
             with pytest.raises(InvalidInput, match="not a checkpoint"):
                 await anext(log.follow(wrong, wait=False))
-
-
-async def test_what_comes_later_says_so() -> None:
-    with pytest.raises(NotSupported, match="later version"):
-        turnlog.tool(add, on_crash="probe")
 
 
 async def test_a_write_that_the_store_refuses_reaches_the_caller() -> None:

@@ -18,8 +18,9 @@ from openai.types.responses import FunctionTool
 from pydantic import BaseModel, Field, field_validator
 
 from turnlog.canonical import JsonObject, obj
-from turnlog.errors import ConfigurationError, InvalidInput, NotSupported
+from turnlog.errors import ConfigurationError, InvalidInput
 from turnlog.inputs import file, image
+from turnlog.running import Function
 from turnlog.secrets import Secret
 from turnlog.tools import (
     Deferred,
@@ -263,10 +264,12 @@ def test_arguments_of_the_decorator_are_checked() -> None:
             tool(refund, timeout=timeout)
     with pytest.raises(InvalidInput, match="on_crash"):
         tool(refund, on_crash=cast("OnCrash", "panic"))
-    with pytest.raises(NotSupported, match="later version"):
+    with pytest.raises(InvalidInput, match="pass it as probe="):
         tool(refund, on_crash="probe")
-    with pytest.raises(NotSupported, match="later version"):
+    with pytest.raises(InvalidInput, match="never asked with on_crash='ask'"):
         tool(refund, probe=refund)
+    with pytest.raises(InvalidInput, match="probe= is a function, not a bool"):
+        tool(refund, on_crash="probe", probe=cast("Function", True))
 
 
 # -- strict --------------------------------------------------------------------------------
