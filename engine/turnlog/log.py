@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -163,12 +163,16 @@ class Log:
         self._check_open()
         return await recover(self._engine)
 
-    async def verify(self, conversation: str | None = None) -> Report:
+    async def verify(
+        self, conversation: str | None = None, *, told: Callable[[Report], None] | None = None
+    ) -> Report:
         """Check the chain and everything beside the log, of one conversation or of all.
 
-        Raises NotFound for a conversation that does not exist.
+        With all of them goes what belongs to none, and the database's own check; `told` hears of
+        each part as it is done. What cannot be read is a finding. Raises NotFound for a
+        conversation that does not exist, and StoreMoved.
         """
-        return await verify(self._engine, conversation)
+        return await verify(self._engine, conversation, told=told)
 
     async def backup(self, target: str | os.PathLike[str]) -> None:
         """Copy the database to a new file, as it is at one moment, while others write to it.

@@ -79,7 +79,7 @@ async def test_a_broken_log_is_found(
 ) -> None:
     await story(store)
     tamper(path, statement)
-    (finding,) = await store.check("c")
+    finding, *_ = await store.check("c")
     version, problem = found
     assert finding.version == version and problem in finding.problem, finding
     with pytest.raises(StoreCorrupt):
@@ -152,8 +152,9 @@ async def test_a_missing_blob_is_found(path: Path, store: SqlStore) -> None:
     tamper(path, "DELETE FROM blobs")
     with pytest.raises(StoreCorrupt):
         await store.events("c")
-    (finding,) = await store.check("c")
-    assert finding.version == 2
+    event, blob = await store.check("c")
+    assert event.version == 2
+    assert blob.version is None and "is missing" in blob.problem
 
 
 async def test_memory_is_checked_too() -> None:

@@ -150,10 +150,10 @@ async def test_a_link_is_followed(path: Path, store: SqlStore) -> None:
         assert head is not None and head.alive and not head.mine
         await linked.append(Author("d").begin())
         Path(f"{path}-shm").unlink()
-        with pytest.raises(StoreMoved, match="log.db-shm"):
+        with pytest.raises(StoreMoved, match=r"log\.db-shm"):
             await linked.append(Author("e").begin())
         link.unlink()
-        with pytest.raises(StoreMoved, match="link.db was"):
+        with pytest.raises(StoreMoved, match=r"link\.db was"):
             await linked.events("c")
     finally:
         await linked.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from turnlog.errors import Closed, InvalidInput, OutcomeUnknown, StoreUnavailable
+from turnlog.errors import Closed, InvalidInput, OutcomeUnknown, StoreMoved, StoreUnavailable
 from turnlog.ports import Appended
 from turnlog.store import SqlStore, settings_for
 from turnlog.store.bell import Bell
@@ -98,7 +98,7 @@ async def test_a_mistake_of_ours_reaches_its_caller_and_nobody_else(path: Path) 
         await writer.submit(mistake)
     moved = path.rename(path.with_name("moved.db"))
     for _ in range(2):
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreMoved):
             await writer.submit(fine)
     moved.rename(path)
     writer.stop()

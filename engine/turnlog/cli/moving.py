@@ -45,15 +45,21 @@ def verify(db: Db, ids: Ids = None, *, as_json: AsJson = False) -> None:
     conversations = events = findings = 0
 
     async def work() -> None:
-        nonlocal conversations, events, findings
         async with reading(db) as opened:
             with screen.err.status("verifying") as status:
-                async for report in _reports(opened, ids):
-                    conversations += 1
+
+                def told(report: Report) -> None:
+                    nonlocal conversations, events, findings
+                    conversations += report.conversations
                     events += report.events
                     findings += len(report.findings)
                     status.update(f"verifying: {counted(events, 'event')}")
                     _findings(screen, report)
+
+                if not ids:
+                    await opened.verify(told=told)
+                for id in ids or ():
+                    told(await opened.verify(id))
 
     run(work())
     if as_json:
@@ -68,11 +74,6 @@ def verify(db: Db, ids: Ids = None, *, as_json: AsJson = False) -> None:
         )
     if findings:
         raise typer.Exit(1)
-
-
-async def _reports(opened: Log, ids: list[str] | None) -> AsyncIterator[Report]:
-    async for id in _chosen(opened, ids):
-        yield await opened.verify(id)
 
 
 async def _chosen(opened: Log, ids: list[str] | None) -> AsyncIterator[str]:
@@ -92,7 +93,8 @@ def _findings(screen: Screen, report: Report) -> None:
             screen.data(finding)
         else:
             where = f"version {finding.version}: " if finding.version is not None else ""
-            screen.say(f"{finding.conversation}: {where}{finding.problem}", style="red")
+            whose = finding.conversation or "the database"
+            screen.say(f"{whose}: {where}{finding.problem}", style="red")
 
 
 # -- export and import ---------------------------------------------------------------------

@@ -1,134 +1,115 @@
-"""Compares what is cached beside a log with what the log says, and rebuilds it (law 2).
+"""Compares what is stored beside a log with what the log makes of it, and names every difference.
 
-The one rule: nothing cached is believed. Everything is derived from the events with the functions
-that the writer's changes come from (`index.advance`), and compared row by row.
+The one rule: a finding names the conversation, and the version where an event is to blame. What
+cannot be read is a finding as well, and the rest is compared all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, assert_never
+from typing import Any
 
-from ..canonical import GENESIS
-from ..errors import NotFound, StoreCorrupt
-from ..index import CallChanged, TurnClosed, TurnOpened, advance
+from ..canonical import digest
+from ..errors import StoreError
 from ..ports import Finding
-from ..record import Recorded, first_broken
-from ..state import State, start
 from . import rows, statements
-from .places import Editor, inherited, of_context
-from .reads import FOREVER, PAGE, Reads, Steps
+from .deriving import Derived, derive, findings, last_version
+from .log_reads import Query
+from .reads import FOREVER, Reads, Rows, Steps
 from .rows import Values
-from .statements import CALL_COLUMNS, HEAD_COLUMNS, ROW_COLUMNS, TURN_COLUMNS
-
-
-@dataclass
-class Derived:
-    """What the log says should be beside it. `hash` and `epoch` are the last ones in the log."""
-
-    state: State
-    editor: Editor
-    hash: bytes = GENESIS
-    epoch: int = 0
-    turns: dict[str, Values] = field(default_factory=dict[str, Values])
-    calls: dict[str, Values] = field(default_factory=dict[str, Values])
-
-    def places(self) -> dict[tuple[int, int], Values]:
-        """The rows of the context."""
-        return {place: rows.place_values(row) for place, row in self.editor.added.items()}
-
-    def feed(self, one: Recorded) -> None:
-        """Follow one more event."""
-        self.state, changes = advance(self.state, one)
-        self.hash, self.epoch = one.hash, max(self.epoch, one.epoch or 0)
-        self.editor.apply(of_context(changes))
-        for change in rows.beside(changes):
-            match change:
-                case TurnOpened():
-                    self.turns[change.turn] = rows.opened(change)
-                case TurnClosed():
-                    if change.turn in self.turns:
-                        self.turns[change.turn].update(rows.ended(change))
-                case CallChanged(call=call):
-                    self.calls.pop(call.id, None)
-                    if not call.settled:
-                        self.calls[call.id] = rows.call_values(call)
-                case _:
-                    assert_never(change)
-
-
-def derive(reads: Reads, conversation: str) -> Steps[tuple[Derived, Finding | None]]:
-    """Follow a log to its end, or to the first event that is wrong."""
-    derived = Derived(start(conversation), Editor(conversation, 0, 0))
-    position, version = 0, 0
-    while True:
-        where = reads.of(conversation, after=version, until=FOREVER, limit=PAGE)
-        found = yield statements.EVENTS, where
-        if not found:
-            return derived, None
-        beside = yield statements.POSITIONS, {**where, "until": found[-1][1]}
-        for row, (_, at, digest) in zip(found, beside, strict=True):
-            version += 1
-            try:
-                if row[1] != version:
-                    raise StoreCorrupt("the event is missing")
-                (one,) = yield from reads.decoded([row])
-                if version == 1:
-                    yield from _begin(reads, derived, one)
-                _verify(one, derived.hash, digest, above=at > position)
-            except StoreCorrupt as error:
-                return derived, Finding(
-                    conversation=conversation, version=version, problem=str(error)
-                )
-            position = at
-            derived.feed(one)
-
-
-def _begin(reads: Reads, derived: Derived, first: Recorded) -> Steps[None]:
-    state = yield from reads.beginning(first)
-    derived.state, derived.hash = state, bytes.fromhex(state.hash)
-    fork = getattr(first.event, "fork", None)
-    if fork is None:
-        return
-    if fork.hash != state.hash:
-        raise StoreCorrupt(f"the hash of {fork.conversation!r} at the fork is another one")
-    line = yield from reads.lineage(fork.conversation, fork.version)
-    places = yield from reads.standing(line, 0, state.base)
-    standing = [inherited(one) for row in places if (one := row.placed()) is not None]
-    derived.editor = Editor(first.conversation, state.base, state.base, standing)
-
-
-def _verify(one: Recorded, previous: bytes, digest: bytes, *, above: bool) -> None:
-    if first_broken([one], previous) is not None:
-        raise StoreCorrupt("the hash does not follow from the event and the hash before it")
-    if one.body_digest() != digest:
-        raise StoreCorrupt("the digest beside the body is not that of the body")
-    if not above:
-        raise StoreCorrupt("the position is not above that of the event before it")
+from .statements import CALL_COLUMNS, HEAD_COLUMNS, MANY, ROW_COLUMNS, TURN_COLUMNS
 
 
 def check(reads: Reads, conversation: str) -> Steps[list[Finding]]:
-    """Everything that is wrong with a conversation."""
-    derived, broken = yield from derive(reads, conversation)
-    if broken is not None:
-        return [broken]
-    where = reads.of(conversation)
-    heads = yield statements.HEAD_ROW, reads.of_head(conversation)
-    found = yield statements.ALL_ROWS, where
-    places = {row[:2]: _named(ROW_COLUMNS, row) for row in found}
-    turns = yield statements.TURNS, {**where, "before": FOREVER, "limit": FOREVER}
-    calls = yield statements.CALLS_OF, where
-    head = {conversation: rows.head_values(derived.state)} if derived.state.version else {}
-    problems = [
-        *_differences("head", head, _current(head, HEAD_COLUMNS, heads, 0, "head")),
-        *_differences("context", derived.places(), places),
-        *_differences(
-            "turn", derived.turns, _current(derived.turns, TURN_COLUMNS, turns, 1, "state")
-        ),
-        *_differences("call", derived.calls, {row[1]: _named(CALL_COLUMNS, row) for row in calls}),
+    """Everything that is wrong with a conversation.
+
+    Where its log is, what is beside it cannot be compared with anything.
+    """
+    derived, found = yield from derive(reads, conversation)
+    problems = yield from _blobs(reads, conversation, derived.blobs)
+    if not found:
+        found = yield from _short(reads, conversation, derived.state.version)
+        problems += yield from _beside(reads, conversation, derived)
+    return found + [
+        Finding(conversation=conversation, version=None, problem=one) for one in problems
     ]
-    return [Finding(conversation=conversation, version=None, problem=one) for one in problems]
+
+
+def _short(reads: Reads, conversation: str, version: int) -> Steps[list[Finding]]:
+    last = yield from last_version(reads, conversation, FOREVER)
+    if last is None or last <= version:
+        return []
+    problem = f"the event is missing: the head says that there are {last}"
+    return findings(conversation, (version + 1,), problem)
+
+
+def _blobs(reads: Reads, conversation: str, needed: set[bytes]) -> Steps[list[str]]:
+    """What is wrong with the large parts of bodies: each is named by the digest of its bytes."""
+    problems: list[str] = []
+    there: set[bytes] = set()
+    after: bytes = b""
+    where = reads.of(conversation, limit=MANY)
+    while True:
+        try:
+            found = yield statements.ALL_BLOBS, {**where, "after": after}
+        except StoreError as error:
+            return [*problems, f"its blobs cannot be read: {error}"]
+        if not found:
+            break
+        for name, data in found:
+            if isinstance(name, bytes):
+                there.add(name)
+            if not isinstance(data, bytes) or digest(data) != name:
+                problems.append(f"the blob {_hex(name)} holds something else")
+        after = found[-1][0]
+    problems += [f"the blob {_hex(one)} is missing" for one in sorted(needed - there)]
+    problems += [f"the blob {_hex(one)} belongs to no event" for one in sorted(there - needed)]
+    return problems
+
+
+def _hex(name: object) -> str:
+    return name.hex()[:16] if isinstance(name, bytes) else repr(name)
+
+
+def _beside(reads: Reads, conversation: str, derived: Derived) -> Steps[list[str]]:
+    where = reads.of(conversation)
+    problems: list[str] = []
+    heads = yield from _rows("head", (statements.HEAD_ROW, reads.of_head(conversation)), problems)
+    places = yield from _rows("context", (statements.ALL_ROWS, where), problems)
+    every = {**where, "before": FOREVER, "limit": FOREVER}
+    turns = yield from _rows("turns", (statements.TURNS, every), problems)
+    calls = yield from _rows("calls", (statements.CALLS_OF, where), problems)
+    head = {conversation: rows.head_values(derived.state)} if derived.state.version else {}
+    if heads is not None:
+        stored = _current(head, HEAD_COLUMNS, heads, 0, "head")
+        problems += _differences("head", head, stored)
+        problems += [one for row in stored.values() for one in _lease(row, derived.epoch)]
+    if places is not None:
+        found = {row[:2]: _named(ROW_COLUMNS, row) for row in places}
+        problems += _differences("context", derived.places(), found)
+    if turns is not None:
+        stored = _current(derived.turns, TURN_COLUMNS, turns, 1, "state")
+        problems += _differences("turn", derived.turns, stored)
+    if calls is not None:
+        found = {row[1]: _named(CALL_COLUMNS, row) for row in calls}
+        problems += _differences("call", derived.calls, found)
+    return problems
+
+
+def _rows(what: str, query: Query, problems: list[str]) -> Steps[Rows | None]:
+    """The rows of a query, or None where they cannot be read, which is a problem."""
+    try:
+        return (yield query)
+    except StoreError as error:
+        problems.append(f"its {what} cannot be read: {error}")
+        return None
+
+
+def _lease(head: Values, epoch: int) -> Iterator[str]:
+    """Who holds a turn follows from nothing in the log, but no epoch is given out twice."""
+    stored = head["epoch"]
+    if not isinstance(stored, int) or stored < epoch:
+        yield f"the head's epoch is {stored!r}, and the log has {epoch}"
 
 
 def _named(columns: Sequence[str], row: tuple[Any, ...]) -> Values:
@@ -149,7 +130,8 @@ def _current(
     for row in found:
         values = _named(columns, row)
         made = derived.get(row[key], values)
-        if values[f"{state}_format"] not in (None, made[f"{state}_format"]):
+        written = values[f"{state}_format"]
+        if isinstance(written, int) and written != made[f"{state}_format"]:
             values = {**values, state: made[state], f"{state}_format": made[f"{state}_format"]}
         stored[row[key]] = values
     return stored
@@ -167,16 +149,3 @@ def _differences(
         names = [name for name in derived[key] if derived[key][name] != stored[key].get(name)]
         if names:
             yield f"{what} {key!r} differs from the log in {', '.join(names)}"
-
-
-def rebuild(reads: Reads, conversation: str) -> Steps[Derived]:
-    """What has to stand beside a log.
-
-    Raises StoreCorrupt where the log itself is broken, and NotFound where there is none.
-    """
-    derived, broken = yield from derive(reads, conversation)
-    if broken is not None:
-        raise StoreCorrupt(f"event {broken.version} of {conversation!r}: {broken.problem}")
-    if not derived.state.version:
-        raise NotFound(f"there is no conversation {conversation!r}")
-    return derived

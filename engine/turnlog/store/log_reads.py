@@ -104,8 +104,8 @@ class LogReads:
         """Events from their rows; large bodies are put together again."""
         needed: dict[str, set[bytes]] = {}
         for row in found:
-            body: bytes | None = row[10]
-            if body is not None and body.startswith(b"\0"):
+            body: object = row[10]
+            if isinstance(body, bytes) and body.startswith(b"\0"):
                 needed.setdefault(row[0], set()).update(references(body))
         blobs: dict[str, dict[bytes, bytes]] = {}
         for conversation, digests in needed.items():
@@ -117,21 +117,21 @@ class LogReads:
         for place in range(0, len(digests), MANY):
             some = statements.many("digest", digests[place : place + MANY])
             rows = yield statements.BLOBS, self.of(conversation, **some)
-            blobs.update((row[0], row[1]) for row in rows)
+            blobs.update((row[0], row[1]) for row in rows if isinstance(row[1], bytes))
         return blobs
 
     # -- states ----------------------------------------------------------------------------
 
-    def head(self, conversation: str) -> Steps[tuple[State, int, str | None] | None]:
-        """State, epoch and owner."""
+    def head(self, conversation: str) -> Steps[tuple[State, int, str | None, int | None] | None]:
+        """State, epoch, owner and its beat."""
         found = yield statements.HEAD, self.of_head(conversation)
         if not found:
             return None
-        version, head, format, epoch, owner = found[0]
+        version, head, format, epoch, owner, beat = found[0]
         state = heads.unpack(head, format, version=version)
         if state is None:
             state = yield from self.fold(conversation, version)
-        return state, epoch, owner
+        return state, epoch, owner, beat
 
     def fold(self, conversation: str, until: int) -> Steps[State]:
         """The state at a version, from the log alone.

@@ -125,6 +125,11 @@ class Editor:
                 case _:
                     assert_never(change)
 
+    def inherited(self, base: int) -> list[Row]:
+        """What stands below an ordinal, as a fork has it before its first change there."""
+        below = (row.placed() for row in self._standing.values() if row.ordinal < base)
+        return [inherited(placed) for placed in below if placed is not None]
+
     def _put(self, put: Put) -> None:
         self._leave(put.ordinal, put.version)
         self._end = max(self._end, put.ordinal + 1)

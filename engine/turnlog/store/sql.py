@@ -18,14 +18,15 @@ from ..record import Recorded
 from ..state import Status
 from .audit import check
 from .backing import back_up
+from .beats import Leased, certain
 from .bell import Bell
 from .opening import Settings, address
-from .owners import Owners
 from .partition import partition_of
 from .readers import Readers
 from .reads import Reads, Steps
 from .rows import prepare
 from .wanted import Wanted, the_one
+from .whole import check_whole
 from .writer import Writer
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class SqlStore:
         self, settings: Settings, reads: Reads, readers: Readers, writer: Writer | None, bell: Bell
     ) -> None:
         self.owner = settings.owner
-        self._owners: Owners = settings.owners
+        self._settings = settings
         self._path = settings.path
         self._reads = reads
         self._readers = readers
@@ -90,13 +91,15 @@ class SqlStore:
         found = await self._read(self._reads.head(conversation))
         if found is None:
             return None
-        state, epoch, owner = found
+        state, epoch, owner, beat = found
+        dead = self._orphaned(owner, beat)
         return Head(
             state=state,
             epoch=epoch,
             owner=owner,
-            alive=owner is not None and self._owners.alive(owner),
+            alive=owner is not None and not dead,
             mine=owner == self.owner,
+            certain=not (dead and beat),
         )
 
     async def events(
@@ -162,14 +165,19 @@ class SqlStore:
             self._reads.conversations(after or "", limit, wanted, self._orphaned)
         )
 
-    def _orphaned(self, owner: str | None) -> bool:
-        return owner is not None and not self._owners.alive(owner)
+    def _orphaned(self, owner: str | None, beat: int | None) -> bool:
+        return owner is not None and self._settings.dead(owner, beat)
 
     async def orphans(self) -> list[str]:
         """Conversations whose lease a dead owner holds (`ports.Store.orphans`)."""
-        leased = await self._read(self._reads.leased())
-        dead = {owner for owner in {owner for _, owner in leased} if self._orphaned(owner)}
-        return [conversation for conversation, owner in leased if owner in dead]
+        watch, patience = self._settings.watch, self._settings.life.beat_seconds
+        leased = await certain(self._leased, watch, patience, self.owner)
+        owners = {(owner, beat) for _, owner, beat in leased}
+        dead = {owner for owner, beat in owners if self._settings.dead(owner, beat)}
+        return [conversation for conversation, owner, _ in leased if owner in dead]
+
+    async def _leased(self) -> Leased:
+        return await self._read(self._reads.leased())
 
     async def pending(
         self, *, after: tuple[str, str] | None = None, limit: int = 50
@@ -208,9 +216,13 @@ class SqlStore:
                 return
 
     async def check(self, conversation: str) -> list[Finding]:
-        """Compare what is cached with the log (`ports.Store.check`)."""
+        """Compare what is cached with the log (`ports.Store.check`).
+
+        Without a conversation's id (`""`): what belongs to none, and SQLite's own check.
+        """
         self._usable()
-        return await self._readers.run(check(self._reads, conversation), snapshot=True)
+        steps = check(self._reads, conversation) if conversation else check_whole(self._reads)
+        return await self._readers.run(steps, snapshot=True)
 
     async def backup(self, target: str) -> None:
         """Write a copy to a new file (`ports.Store.backup`)."""

@@ -22,6 +22,7 @@ from sqlalchemy import (
     column,
     delete,
     exists,
+    func,
     insert,
     literal_column,
     or_,
@@ -113,14 +114,38 @@ FOUND = _sql(
         _events.c.version <= bindparam("until"),
     )
 )
-POSITIONS = _sql(
-    _columns(_events, "version", "position", "body_digest")
+AUDIT = _sql(
+    _columns(_events, *EVENT_COLUMNS, "position", "body_digest")
     .where(
         *_of_events,
         _events.c.version > bindparam("after"),
         _events.c.version <= bindparam("until"),
     )
     .order_by(_events.c.version)
+    .limit(bindparam("limit"))
+    .offset(_NONE)
+)
+LAST_VERSION = _sql(
+    _columns(_events, "version")
+    .where(*_of_events)
+    .order_by(_events.c.version.desc())
+    .limit(_ONE)
+    .offset(_NONE)
+)
+PLACES_OF_EVENTS = _sql(
+    _columns(_events, "position")
+    .where(*_is(_events, "partition"), _events.c.position > bindparam("after"))
+    .order_by(_events.c.position)
+    .limit(bindparam("limit"))
+    .offset(_NONE)
+)
+SPANS = _sql(
+    select(
+        _events.c.partition,
+        func.count(),
+        func.min(_events.c.position),
+        func.max(_events.c.position),
+    ).group_by(_events.c.partition)
 )
 HASH_AT = _sql(_columns(_events, "hash").where(*_of_events, *_is(_events, "version")))
 ADD_EVENT = _sql(insert(_events))
@@ -129,6 +154,13 @@ BLOBS = _sql(
     _columns(_blobs, "digest", "data").where(
         *_is(_blobs, "partition", "conversation"), _many(_blobs.c.digest, "digest")
     )
+)
+ALL_BLOBS = _sql(
+    _columns(_blobs, "digest", "data")
+    .where(*_is(_blobs, "partition", "conversation"), _blobs.c.digest > bindparam("after"))
+    .order_by(_blobs.c.digest)
+    .limit(bindparam("limit"))
+    .offset(_NONE)
 )
 ADD_BLOB = _sql(
     insert(_blobs).from_select(
@@ -156,8 +188,16 @@ SET_LAST = _sql(
 _heads = schema.conversations
 _of_head = _is(_heads, "partition", "id")
 
-HEAD = _sql(_columns(_heads, "version", "head", "head_format", "epoch", "owner").where(*_of_head))
+_beat = (
+    select(schema.owners.c.beat).where(schema.owners.c.owner == _heads.c.owner).scalar_subquery()
+)
+HEAD = _sql(
+    _columns(_heads, "version", "head", "head_format", "epoch", "owner")
+    .add_columns(_beat)
+    .where(*_of_head)
+)
 HEAD_COLUMNS = tuple(one.name for one in _heads.columns if one.name != "partition")
+VERSION = _sql(_columns(_heads, "version").where(*_of_head))
 HEAD_ROW = _sql(_columns(_heads, *HEAD_COLUMNS).where(*_of_head))
 STORED = _sql(
     _columns(_heads, "version", "hash", "epoch", "owner", "items", "base").where(*_of_head)
@@ -175,6 +215,7 @@ _since = bindparam("since", type_=_heads.c.updated.type)
 _until = bindparam("until", type_=_heads.c.updated.type)
 _list = (
     _columns(_heads, *LIST_COLUMNS)
+    .add_columns(_beat)
     .where(
         *_is(_heads, "partition"),
         _heads.c.id > bindparam("after"),
@@ -190,6 +231,7 @@ LIST = _sql(_list.where(or_(_status.is_(None), _heads.c.status == _status)))
 LIST_ACTIVE = _sql(_list.where(_heads.c.status == _status, _heads.c.status != _IDLE))
 LEASED = _sql(
     _columns(_heads, "id", "owner")
+    .add_columns(_beat)
     .where(*_is(_heads, "partition"), _heads.c.owner.is_not(None))
     .order_by(_heads.c.id)
 )
@@ -331,12 +373,44 @@ ADD_CALL = _sql(insert(_calls))
 DROP_CALL = _sql(delete(_calls).where(*_is(_calls, "partition", "conversation", "call")))
 DROP_CALLS = _sql(delete(_calls).where(*_is(_calls, "partition", "conversation")))
 
+# -- what belongs to no conversation that there is --------------------------------------------
+
+STRAY = {
+    of.name: _sql(
+        _columns(of, "conversation")
+        .where(
+            ~exists().where(_heads.c.partition == of.c.partition, _heads.c.id == of.c.conversation)
+        )
+        .distinct()
+    )
+    for of in (_events, _blobs, _context, _turns, _calls)
+}
+UNOWNED = _sql(
+    _columns(_heads, "id", "owner").where(
+        _heads.c.owner.is_not(None),
+        ~exists().where(schema.owners.c.owner == _heads.c.owner),
+    )
+)
+INTEGRITY = "PRAGMA integrity_check(20)"
+
 # -- the database --------------------------------------------------------------------------
 
 REVISION = _sql(select(column("version_num", Text)).select_from(table("alembic_version")))
 META = _sql(_columns(schema.meta, "value").where(*_is(schema.meta, "name")))
-ADD_META = _sql(insert(schema.meta))
-OWNER = _sql(_columns(schema.owners, "owner").where(*_is(schema.owners, "owner")))
-OWNERS = _sql(_columns(schema.owners, "owner"))
+ADD_META = _sql(
+    insert(schema.meta).from_select(
+        ["name", "value"],
+        select(bindparam("name", type_=Text), bindparam("value", type_=Text)).where(
+            ~exists().where(*_is(schema.meta, "name"))
+        ),
+    )
+)
+BEAT = _sql(_columns(schema.owners, "beat").where(*_is(schema.owners, "owner")))
+OWNERS = _sql(_columns(schema.owners, "owner", "beat"))
 ADD_OWNER = _sql(insert(schema.owners))
+SET_BEAT = _sql(
+    update(schema.owners)
+    .where(schema.owners.c.owner == bindparam("of_owner"))
+    .values(beat=bindparam("beat"))
+)
 DROP_OWNER = _sql(delete(schema.owners).where(*_is(schema.owners, "owner")))

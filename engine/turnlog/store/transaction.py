@@ -16,9 +16,11 @@ from ..index import CallChanged, TurnClosed, TurnOpened
 from ..ports import Appended
 from . import rows, statements
 from .admission import Stored, admit, fork_hash, is_stored
-from .audit import rebuild
+from .beats import Pulse
+from .deriving import rebuild
 from .places import Editor, Row, inherited, reach
 from .reads import FOREVER, Reads, Steps
+from .roll import Dead, Roll
 from .rows import Prepared, Values
 from .schema import REVISION
 from .statements import MANY
@@ -54,12 +56,13 @@ class Transaction:
         connection: sqlite3.Connection,
         reads: Reads,
         me: str,
-        dead: Callable[[str], bool],
+        dead: Dead,
+        pulse: Pulse,
     ) -> None:
         self._connection = connection
         self._reads = reads
         self._me = me
-        self._dead = dead
+        self.roll = Roll(connection, reads.partitions, me, dead, pulse)
         self._last: dict[int, int] = {}
         self.wrote = False
 
@@ -140,7 +143,7 @@ class Transaction:
         against = stored
         if stored is None and prepared.fork is not None:
             against = Stored(hash=self._fork_hash(prepared.fork), base=append.head.base)
-        lease = admit(append, prepared.digests, against, self._me, self._dead)
+        lease = admit(append, prepared.digests, against, self._me, self.roll.is_dead)
         if lease is None:
             return Appended(version, already=True)
         self._lease(prepared, lease)
@@ -149,6 +152,8 @@ class Transaction:
             self._head(prepared, stored is None, *lease)
             self._context(prepared, against or Stored(base=append.head.base))
             self._beside(prepared)
+        if append.lease == "acquire" and stored is not None:
+            self.roll.take_over(stored.owner)
         self.wrote = True
         return Appended(version)
 
@@ -176,9 +181,7 @@ class Transaction:
     def _lease(self, prepared: Prepared, lease: tuple[int, str | None]) -> None:
         append = prepared.append
         if append.lease == "acquire":
-            mine = {"owner": self._me}
-            if not self._connection.execute(statements.OWNER, mine).fetchall():
-                self._execute(statements.ADD_OWNER, {"owner": self._me, "beat": 0})
+            self.roll.live()
         if not append.events and append.lease is not None:
             epoch, owner = lease
             self._execute(

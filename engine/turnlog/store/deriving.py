@@ -1,0 +1,211 @@
+"""Follows a log from its beginning, and says what it makes of everything that is beside it (law 2).
+
+The one rule: nothing stored is believed. Every hash is computed again, and state, context, turns
+and calls come from the events with the functions that the writer's changes come from
+(`index.advance`). What cannot be read is said of its event, and the rest is followed all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+from ..canonical import GENESIS
+from ..errors import NotFound, StoreCorrupt, StoreError
+from ..index import CallChanged, TurnClosed, TurnOpened, advance
+from ..ports import Finding
+from ..record import Recorded
+from ..state import State, branch, start
+from . import rows, statements
+from .packing import references
+from .places import Editor, of_context
+from .reads import FOREVER, PAGE, Reads, Steps
+from .rows import Values
+
+
+@dataclass
+class Derived:
+    """What the log says should be beside it. `hash` and `epoch` are the last ones in the log."""
+
+    state: State
+    editor: Editor
+    hash: bytes = GENESIS
+    epoch: int = 0
+    turns: dict[str, Values] = field(default_factory=dict[str, Values])
+    calls: dict[str, Values] = field(default_factory=dict[str, Values])
+    blobs: set[bytes] = field(default_factory=set[bytes])
+
+    def places(self) -> dict[tuple[int, int], Values]:
+        """The rows of the context."""
+        return {place: rows.place_values(row) for place, row in self.editor.added.items()}
+
+    def feed(self, one: Recorded) -> None:
+        """Follow one more event."""
+        self.state, changes = advance(self.state, one)
+        self.epoch = max(self.epoch, one.epoch or 0)
+        self.editor.apply(of_context(changes))
+        for change in rows.beside(changes):
+            match change:
+                case TurnOpened():
+                    self.turns[change.turn] = rows.opened(change)
+                case TurnClosed():
+                    if change.turn in self.turns:
+                        self.turns[change.turn].update(rows.ended(change))
+                case CallChanged(call=call):
+                    self.calls.pop(call.id, None)
+                    if not call.settled:
+                        self.calls[call.id] = rows.call_values(call)
+                case _:
+                    assert_never(change)
+
+
+def derive(
+    reads: Reads, conversation: str, until: int = FOREVER
+) -> Steps[tuple[Derived, list[Finding]]]:
+    """Follow a log to a version, and say of every event of it what is wrong.
+
+    What is derived ends before the first event that is wrong; the chain is followed to the end.
+    """
+    derived = Derived(start(conversation), Editor(conversation, 0, 0))
+    found: list[Finding] = []
+    position, version = 0, 0
+    while page := (yield from _page(reads, conversation, version, until)):
+        for one_version, row in page:
+            missing = range(version + 1, one_version)
+            found += findings(conversation, missing, "the event is missing")
+            version = one_version
+            try:
+                one = yield from _event(reads, derived, row, after_gap=bool(missing))
+                at = _position(row, position)
+            except StoreCorrupt as error:
+                found += findings(conversation, (version,), str(error))
+                derived.hash = yield from _stored_hash(reads, conversation, version)
+                continue
+            position = at
+            derived.hash = one.hash
+            if not found:
+                derived.feed(one)
+    return derived, found
+
+
+Numbered = tuple[int, "tuple[Any, ...] | StoreError"]
+
+
+def _page(reads: Reads, conversation: str, after: int, until: int) -> Steps[list[Numbered]]:
+    """The next events as rows; where they cannot be read together, one by one."""
+    where = reads.of(conversation, after=after, until=until, limit=PAGE)
+    try:
+        found = yield statements.AUDIT, where
+        return [(row[1], row) for row in found if isinstance(row[1], int)]
+    except StoreError as error:
+        last = yield from last_version(reads, conversation, until)
+        if last is None and not after:
+            return [(1, error)]
+    page: list[Numbered] = []
+    for version in range(after + 1, min(last or after, after + PAGE) + 1):
+        try:
+            found = yield statements.AUDIT, {**where, "after": version - 1, "until": version}
+            page += [(version, row) for row in found]
+        except StoreError as error:
+            page.append((version, error))
+    return page
+
+
+def last_version(reads: Reads, conversation: str, until: int) -> Steps[int | None]:
+    """The last version of a log of which not all can be read, or None where nobody knows it."""
+    known: list[int] = []
+    for query in (
+        (statements.LAST_VERSION, reads.of(conversation)),
+        (statements.VERSION, reads.of_head(conversation)),
+    ):
+        try:
+            found = yield query
+            known += [row[0] for row in found if isinstance(row[0], int)]
+        except StoreError:
+            continue
+    return min(max(known), until) if known else None
+
+
+def _event(
+    reads: Reads, derived: Derived, row: tuple[Any, ...] | StoreError, *, after_gap: bool
+) -> Steps[Recorded]:
+    """The event of a row, verified; raises StoreCorrupt where anything of it is wrong."""
+    if isinstance(row, StoreError):
+        raise StoreCorrupt(f"the event cannot be read: {row}")
+    *event, _, stored_digest = row
+    try:
+        (one,) = yield from reads.decoded([tuple(event)])
+    except StoreError as error:
+        raise StoreCorrupt(str(error)) from error
+    finally:
+        derived.blobs |= references(row[10]) if isinstance(row[10], bytes) else set()
+    if one.version == 1:
+        yield from _begin(reads, derived, one)
+    if not after_gap and one.expected_hash(derived.hash) != one.hash:
+        raise StoreCorrupt("the hash does not follow from the event and the hash before it")
+    if one.body_digest() != stored_digest:
+        raise StoreCorrupt("the digest beside the body is not that of the body")
+    return one
+
+
+def _position(row: tuple[Any, ...] | StoreError, before: int) -> int:
+    assert not isinstance(row, StoreError)
+    position = row[-2]
+    if not isinstance(position, int) or position <= before:
+        raise StoreCorrupt("the position is not above that of the event before it")
+    return position
+
+
+def _stored_hash(reads: Reads, conversation: str, version: int) -> Steps[bytes]:
+    """The hash that an event says it has: what comes behind it is held against that."""
+    try:
+        found = yield statements.HASH_AT, reads.of(conversation, version=version)
+    except StoreError:
+        found = ()
+    stored = found[0][0] if found else None
+    return stored if isinstance(stored, bytes) else b""
+
+
+def _begin(reads: Reads, derived: Derived, first: Recorded) -> Steps[None]:
+    """What a fork begins with: its source as the log has it, which has to verify as well."""
+    fork = getattr(first.event, "fork", None)
+    if fork is None:
+        return
+    source, wrong = yield from derive(reads, fork.conversation, fork.version)
+    if wrong:
+        raise StoreCorrupt(
+            f"the conversation it was forked from, {fork.conversation!r}, is damaged at version"
+            f" {wrong[0].version}: {wrong[0].problem}"
+        )
+    if source.state.version != fork.version:
+        raise StoreCorrupt(
+            f"event {source.state.version + 1} of {fork.conversation!r}, from which it was forked,"
+            " is missing"
+        )
+    state = branch(source.state, first.conversation)
+    if fork.hash != state.hash:
+        raise StoreCorrupt(f"the hash of {fork.conversation!r} at the fork is another one")
+    derived.state, derived.hash = state, bytes.fromhex(state.hash)
+    standing = source.editor.inherited(state.base)
+    derived.editor = Editor(first.conversation, state.base, state.base, standing)
+
+
+def findings(conversation: str, versions: Sequence[int], problem: str) -> list[Finding]:
+    return [
+        Finding(conversation=conversation, version=version, problem=problem) for version in versions
+    ]
+
+
+def rebuild(reads: Reads, conversation: str) -> Steps[Derived]:
+    """What has to stand beside a log.
+
+    Raises StoreCorrupt where the log itself is broken, and NotFound where there is none.
+    """
+    derived, broken = yield from derive(reads, conversation)
+    if broken:
+        first = broken[0]
+        raise StoreCorrupt(f"event {first.version} of {conversation!r}: {first.problem}")
+    if not derived.state.version:
+        raise NotFound(f"there is no conversation {conversation!r}")
+    return derived
