@@ -91,7 +91,7 @@ class Checked:
     repeat: bool
     starts: dict[str, Life] = field(default_factory=dict[str, Life])
 
-    async def violations(self, anchors: Sequence[tuple[int, str]]) -> list[Violation]:
+    async def violations(self, anchors: Sequence[tuple[int, str]] = ()) -> list[Violation]:
         """What is wrong with the conversation: I2, I5, I6, I7 and I8 of its log, and I9."""
         head = await self.store.head(self.name)
         if head is None:
