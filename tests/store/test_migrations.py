@@ -94,7 +94,7 @@ def test_those_that_are_not_idle_are_found_by_their_index(path: Path) -> None:
             f"EXPLAIN QUERY PLAN {statements.LIST_ACTIVE}",
             {**where, "partition": 0, "status": "queued", "limit": 50},
         ).fetchall()
-    assert len(plan) == 1
+    assert not any("SCAN" in step or "ORDER BY" in step for *_, step in plan)
     assert "ix_conversations_status (partition=? AND status=? AND id>?)" in plan[0][3]
 
 

@@ -12,6 +12,7 @@
     wanted       what a caller asks for                          context_reads contexts
     heads, rows  values as rows                      readers     connections that read
     audit        the log against what is beside it   owners      who lives
+    roll, beats  owners as rows, and beats by a clock
     driving      how the calls that block are run
     opening, migrating, faults, whereabouts, bell, partition
 
@@ -23,11 +24,14 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from ..errors import InvalidInput, SchemaMismatch
+from .beats import LOCKS, Life
 from .bell import Bell
 from .driving import THREADS, Driver
 from .memory import MemoryStore
@@ -52,12 +56,21 @@ async def open_store(
     partitions: int = 1,
     busy_timeout: float = 5.0,
     owner: str | None = None,
+    owners: Literal["locks", "beats"] = "locks",
+    beat_seconds: float = 5.0,
+    late_seconds: float = 30.0,
+    clock: Callable[[], float] = time.monotonic,
     driver: Driver = THREADS,
 ) -> SqlStore | MemoryStore:
     """Open a database; make and migrate it unless it is opened `readonly`.
 
     `durability` names what an answered append survives: `power` a power cut, `process` the death
     of the process. `partitions` counts for a new database only. `busy_timeout` is in seconds.
+    `owners` says how this one shows that it lives: `locks` a file beside the database, for
+    processes of one machine; `beats` a number that it counts up every `beat_seconds` while it
+    holds leases, for where files cannot be locked or owners are on several machines. Both kinds
+    can share a database. An owner that beats is taken for dead when its beat was the same for
+    `late_seconds` of this one's `clock`.
     `:memory:` and `memory://` give a store that forgets. `driver` is how the calls that block are
     run: in threads, unless a simulation brings its own.
 
@@ -66,9 +79,10 @@ async def open_store(
     """
     if partitions < 1:
         raise InvalidInput(f"a database has at least one partition, not {partitions}")
+    life = Life(owners=owners, beat_seconds=beat_seconds, late_seconds=late_seconds, clock=clock)
     if os.fspath(path) in IN_MEMORY:
-        return MemoryStore(owner=owner, partitions=partitions)
-    settings = settings_for(path, durability, partitions, busy_timeout, owner, driver)
+        return MemoryStore(owner=owner, partitions=partitions, life=life)
+    settings = settings_for(path, durability, partitions, busy_timeout, owner, driver, life)
     return await (_open_readonly(settings) if readonly else _open(settings))
 
 
@@ -118,6 +132,7 @@ def settings_for(
     busy_timeout: float = 5.0,
     owner: str | None = None,
     driver: Driver = THREADS,
+    life: Life = LOCKS,
 ) -> Settings:
     """How a database is opened, for those who open it without `open_store`."""
     return Settings(
@@ -127,4 +142,5 @@ def settings_for(
         busy_timeout=busy_timeout,
         owner=owner or secrets.token_hex(16),
         driver=driver,
+        life=life,
     )

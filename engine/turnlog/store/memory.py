@@ -14,6 +14,7 @@ from ..errors import Closed, NotSupported
 from ..ports import Append, Appended, CallRow, ConversationRow, Finding, Head, Placed, TurnRow
 from ..record import Recorded
 from ..state import Status
+from .beats import LOCKS, Heart, Leased, Life, Watch, certain
 from .bell import Bell
 from .shelf import Kept, Shelf
 from .wanted import Wanted, the_one
@@ -23,32 +24,59 @@ class MemoryStore:
     """`ports.Store` without a file."""
 
     def __init__(
-        self, *, owner: str | None = None, partitions: int = 1, shelf: Shelf | None = None
+        self,
+        *,
+        owner: str | None = None,
+        partitions: int = 1,
+        shelf: Shelf | None = None,
+        life: Life = LOCKS,
     ) -> None:
         self.owner = owner or secrets.token_hex(16)
         self.shelf = shelf or Shelf(partitions)
-        self.shelf.alive.add(self.owner)
+        self.life = life
+        self._watch = Watch(life.late_seconds, life.clock)
+        self._heart = Heart(life)
+        if life.owners == "beats":
+            self.shelf.hearts[self.owner] = self._heart
+        else:
+            self.shelf.alive.add(self.owner)
         self._others = self.shelf.others[self.owner] = Bell()
         self._closed = False
 
-    def beside(self, *, owner: str | None = None) -> MemoryStore:
-        """Another owner over the same data."""
-        return MemoryStore(owner=owner, shelf=self.shelf)
+    def beside(self, *, owner: str | None = None, life: Life | None = None) -> MemoryStore:
+        """Another owner over the same data, which shows as this one that it lives."""
+        return MemoryStore(owner=owner, shelf=self.shelf, life=life or self.life)
+
+    def stand_still(self) -> None:
+        """Beat no more, as a process that is stopped; `go_on` wakes it."""
+        self._heart.stop()
+
+    def go_on(self) -> None:
+        """Beat again."""
+        self._heart.go_on()
 
     def abandon(self) -> None:
-        """Die: leases stay where they are, and others may take them over."""
+        """Die: leases stay where they are, and others may take them over.
+
+        An owner that beats is known to be dead only after its time.
+        """
+        self._heart.stop()
+        self._end()
+
+    async def close(self) -> None:
+        """End the owner's life; the data stays for those beside it. Idempotent."""
+        self.shelf.hearts.pop(self.owner, None)
+        self._end()
+
+    def _end(self) -> None:
         self._closed = True
         self.shelf.alive.discard(self.owner)
         self.shelf.others.pop(self.owner, None)
         self._others.ring()
 
-    async def close(self) -> None:
-        """End the owner's life; the data stays for those beside it. Idempotent."""
-        self.abandon()
-
     async def append(self, append: Append) -> Appended:
         """Write all of it, or nothing (`ports.Store.append`)."""
-        return self._open().append(append, self.owner)
+        return self._open().append(append, self.owner, self._dead)
 
     async def head(self, conversation: str) -> Head | None:
         """The head of a conversation (`ports.Store.head`)."""
@@ -57,12 +85,14 @@ class MemoryStore:
             kept = shelf.kept.get(conversation)
             if kept is None:
                 return None
+            orphaned = self._orphaned(kept)
             return Head(
                 state=kept.state,
                 epoch=kept.epoch,
                 owner=kept.owner,
-                alive=kept.owner in shelf.alive,
+                alive=kept.owner is not None and not orphaned,
                 mine=kept.owner == self.owner,
+                certain=not (orphaned and kept.owner in shelf.hearts),
             )
 
     async def events(
@@ -152,9 +182,15 @@ class MemoryStore:
 
     async def orphans(self) -> list[str]:
         """Conversations whose lease a dead owner holds (`ports.Store.orphans`)."""
+        leased = await certain(self._leased, self._watch, self.life.beat_seconds, self.owner)
+        dead = {owner for owner in {owner for _, owner, _ in leased} if self._dead(owner)}
+        return [conversation for conversation, owner, _ in leased if owner in dead]
+
+    async def _leased(self) -> Leased:
         shelf = self._open()
         with shelf.lock:
-            return [kept.state.id for kept in shelf.every() if self._orphaned(kept)]
+            leased = [(kept.state.id, kept.owner) for kept in shelf.every()]
+            return [(id, owner, shelf.said(owner)) for id, owner in leased if owner is not None]
 
     async def pending(
         self, *, after: tuple[str, str] | None = None, limit: int = 50
@@ -221,7 +257,13 @@ class MemoryStore:
         return sorted(turns, key=lambda row: row.started, reverse=True)
 
     def _orphaned(self, kept: Kept) -> bool:
-        return kept.owner is not None and kept.owner not in self.shelf.alive
+        return kept.owner is not None and self._dead(kept.owner)
+
+    def _dead(self, owner: str) -> bool:
+        said = self.shelf.said(owner)
+        if owner == self.owner or said is None:
+            return owner != self.owner and owner not in self.shelf.alive
+        return self._watch.late(owner, said)
 
     def _row(self, kept: Kept) -> ConversationRow:
         state = kept.state

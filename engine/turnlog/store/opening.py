@@ -11,18 +11,27 @@ import os
 import sqlite3
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..errors import NotFound, NotTurnlog, SchemaMismatch, StoreMoved, StoreUnavailable
+from ..errors import (
+    NotFound,
+    NotTurnlog,
+    SchemaMismatch,
+    StoreError,
+    StoreMoved,
+    StoreUnavailable,
+)
 from . import statements
+from .beats import LOCKS, Life, Pulse, Watch
 from .driving import THREADS, Driver
 from .faults import translate
 from .migrating import upgrade
-from .owners import LockFile, Owners
+from .owners import CannotLock, LockFile, Owners, check_name
 from .reads import Reads
 from .schema import APPLICATION_ID, REVISION
+from .transaction import Transaction
 from .whereabouts import Whereabouts
 
 Durability = Literal["power", "process"]
@@ -41,6 +50,18 @@ class Settings:
     busy_timeout: float
     owner: str
     driver: Driver = THREADS
+    life: Life = LOCKS
+    watch: Watch = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        watch = Watch(self.life.late_seconds, self.life.clock)
+        object.__setattr__(self, "watch", watch)
+
+    def dead(self, owner: str, beat: int | None) -> bool:
+        """Whether an owner is dead; its row says by what to tell: its beat, or its lock file."""
+        if owner == self.owner:
+            return False
+        return self.watch.late(owner, beat) if beat else not self.owners.alive(owner)
 
     @property
     def owners(self) -> Owners:
@@ -69,7 +90,7 @@ def connect(settings: Settings, mode: Mode) -> sqlite3.Connection:
 class Opened:
     """The writing connection of an open database, and the owner that it writes for."""
 
-    def __init__(self, settings: Settings, reads: Reads, lock: LockFile) -> None:
+    def __init__(self, settings: Settings, reads: Reads, lock: LockFile | None) -> None:
         self._settings = settings
         self._connection: sqlite3.Connection | None = None
         self._seen = 0
@@ -77,11 +98,12 @@ class Opened:
         self.reads = reads
         self.place = Whereabouts(settings.path)
         self.owner = settings.owner
+        self.pulse = Pulse(settings.life)
         self.name = str(settings.path)
 
-    def dead(self, owner: str) -> bool:
-        """Whether an owner is known to be dead."""
-        return not self._settings.owners.alive(owner)
+    def transaction(self, connection: sqlite3.Connection) -> Transaction:
+        """What is to be written in the transaction that `begin` began."""
+        return Transaction(connection, self.reads, self.owner, self._settings.dead, self.pulse)
 
     def begin(self) -> sqlite3.Connection:
         """The connection, connected again where it was dropped, in a new transaction.
@@ -125,13 +147,26 @@ class Opened:
 
     def close(self) -> None:
         """Move what is in the write-ahead log to the file, and end the owner's life."""
+        self._leave()
         if self._connection is not None and self.place.free():
             # Others may keep it from being moved now; it is safe where it is.
             self._connection.execute("PRAGMA busy_timeout = 0")
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self.drop()
-        self._lock.release(remove=True)
+        if self._lock is not None:
+            self._lock.release(remove=True)
+
+    def _leave(self) -> None:
+        """Say that this owner beats no more; where that cannot be, its beat is late in time."""
+        if not self.pulse.beats:
+            return
+        with contextlib.suppress(sqlite3.Error, StoreError):
+            connection = self.begin()
+            transaction = self.transaction(connection)
+            transaction.check_schema()
+            transaction.roll.leave()
+            connection.execute("COMMIT")
 
 
 def open_database(settings: Settings) -> Opened:
@@ -146,8 +181,7 @@ def open_database(settings: Settings) -> Opened:
         inspect(settings, "rw")
     with _serialised(settings), _translated(settings):
         partitions = _bring_up(settings)
-        lock = settings.owners.enter(settings.owner)
-        opened = Opened(settings, Reads(partitions), lock)
+        opened = Opened(settings, Reads(partitions), _enter(settings))
         try:
             _bury_the_dead(settings, opened)
             opened.others_wrote()
@@ -155,6 +189,14 @@ def open_database(settings: Settings) -> Opened:
             opened.close()
             raise
         return opened
+
+
+def _enter(settings: Settings) -> LockFile | None:
+    """Come alive: by a lock file, or else by beats, from the first lease on."""
+    if settings.life.owners == "locks":
+        return settings.owners.enter(settings.owner)
+    check_name(settings.owner)
+    return None
 
 
 def inspect(settings: Settings, mode: Mode) -> tuple[str | None, int | None]:
@@ -196,12 +238,19 @@ def _bring_up(settings: Settings) -> int:
     if revision != REVISION:
         upgrade(lambda: connect(settings, "rw"))
     if partitions is None:
-        partitions = settings.partitions
-        with contextlib.closing(connect(settings, "rw")) as connection:
-            connection.execute(
-                statements.ADD_META, {"name": "partitions", "value": str(partitions)}
-            )
+        partitions = _partition(settings)
     return partitions
+
+
+def _partition(settings: Settings) -> int:
+    """Fix the number of partitions, unless somebody else did at the same moment."""
+    with contextlib.closing(connect(settings, "rw")) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        wanted = {"name": "partitions", "value": str(settings.partitions)}
+        connection.execute(statements.ADD_META, wanted)
+        (found,) = connection.execute(statements.META, {"name": "partitions"}).fetchone()
+        connection.execute("COMMIT")
+    return int(found)
 
 
 def _bury_the_dead(settings: Settings, opened: Opened) -> None:
@@ -211,31 +260,38 @@ def _bury_the_dead(settings: Settings, opened: Opened) -> None:
         if owner != settings.owner:
             owners.bury(owner)
     connection = opened.begin()
-    for (owner,) in connection.execute(statements.OWNERS).fetchall():
-        if opened.dead(owner) and not _owns(connection, opened.reads.partitions, owner):
-            connection.execute(statements.DROP_OWNER, {"owner": owner})
+    roll = opened.transaction(connection).roll
+    opened.pulse.start(roll.said(settings.owner) or 0)
+    roll.forget_the_dead()
     connection.execute("COMMIT")
-
-
-def _owns(connection: sqlite3.Connection, partitions: int, owner: str) -> bool:
-    return any(
-        connection.execute(statements.OWNS, {"partition": one, "owner": owner}).fetchone()
-        for one in range(partitions)
-    )
 
 
 @contextlib.contextmanager
 def _serialised(settings: Settings) -> Generator[None]:
-    """One at a time, in whatever process; raises StoreUnavailable after the busy timeout."""
+    """One at a time, in whatever process; raises StoreUnavailable after the busy timeout.
+
+    Where owners beat because no file can be locked, a migration's transaction has to do.
+    """
+    lock = None
+    try:
+        lock = _opening(settings)
+    except CannotLock:
+        if settings.life.owners == "locks":
+            raise
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _opening(settings: Settings) -> LockFile:
     give_up = time.monotonic() + settings.busy_timeout
     while (lock := settings.owners.opening()) is None:
         if time.monotonic() > give_up:
             raise StoreUnavailable(f"{settings.path} is being opened elsewhere: try again")
         time.sleep(_PATIENCE)
-    try:
-        yield
-    finally:
-        lock.release()
+    return lock
 
 
 @contextlib.contextmanager

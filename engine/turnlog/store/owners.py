@@ -7,6 +7,7 @@ the lock when the process dies, however it dies. No clock is read, and nobody cl
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -37,6 +38,8 @@ else:
 
 SUFFIX = ".lock"
 OPENING = "opening"
+_HELD = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK})
+"""How the operating system says that somebody else holds a lock."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -52,14 +55,16 @@ class LockFile:
     def take(cls, path: Path) -> LockFile | None:
         """Lock a file, making it where it is absent; None where somebody else holds it.
 
-        Raises OSError where the file cannot be made.
+        Raises OSError where the file cannot be made, or files cannot be locked there.
         """
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _lock(file)
-        except OSError:
+        except OSError as error:
             os.close(file)
-            return None
+            if error.errno in _HELD:
+                return None
+            raise
         return cls(path, file)
 
     def release(self, *, remove: bool = False) -> None:
@@ -104,6 +109,16 @@ def abandon(owner: str) -> None:
             lock.forget()
 
 
+class CannotLock(StoreUnavailable):
+    """No lock file can be made or locked."""
+
+
+def check_name(owner: str) -> None:
+    """Raise InvalidInput where a lock file cannot be named after an owner."""
+    if owner == OPENING or not _NAME.fullmatch(owner):
+        raise InvalidInput(f"an owner is named with letters, digits, - and _, not {owner!r}")
+
+
 class Owners:
     """The owners of one database, as lock files in the directory beside it."""
 
@@ -119,8 +134,7 @@ class Owners:
         Raises InvalidInput (that owner lives already, or its name is no file name),
         StoreReadOnly and StoreUnavailable (the lock file cannot be made).
         """
-        if owner == OPENING or not _NAME.fullmatch(owner):
-            raise InvalidInput(f"an owner is named with letters, digits, - and _, not {owner!r}")
+        check_name(owner)
         lock = self._take(owner)
         if lock is None:
             raise InvalidInput(f"the owner {owner!r} is open already")
@@ -140,7 +154,10 @@ class Owners:
         except PermissionError as error:
             raise StoreReadOnly(f"cannot write in {self._directory}: {error.strerror}") from error
         except OSError as error:
-            raise StoreUnavailable(f"cannot lock in {self._directory}: {error.strerror}") from error
+            raise CannotLock(
+                f"cannot lock in {self._directory}: {error.strerror}; where no file can be locked,"
+                " open the log with owners='beats'"
+            ) from error
 
     def alive(self, owner: str) -> bool:
         """Whether an owner is known to live; one whose lock file is absent or free does not."""
@@ -166,6 +183,7 @@ class Owners:
 
     def bury(self, owner: str) -> None:
         """Remove the lock file of a dead owner that holds no lease."""
-        lock = LockFile.take(self._path(owner))
-        if lock is not None:
-            lock.release(remove=True)
+        with contextlib.suppress(OSError):
+            lock = LockFile.take(self._path(owner))
+            if lock is not None:
+                lock.release(remove=True)

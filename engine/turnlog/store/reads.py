@@ -6,16 +6,29 @@ The one rule: a list is read in the order of its key, a page at a time, partitio
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..ports import CallRow, ConversationRow, TurnRow
 from . import heads, statements
+from .beats import Leased
 from .context_reads import ContextReads, Lineage
 from .log_reads import FOREVER, PAGE, Query, Rows, Steps
 from .rows import call_row, conversation_row, turn_row
 from .wanted import Wanted
 
-__all__ = ["FOREVER", "PAGE", "Lineage", "Reads", "Rows", "Steps"]
+Orphaned: TypeAlias = Callable[[str | None, int | None], bool]
+"""Whether an owner, if there is one, is dead; its beat is given, where its row is there."""
+
+__all__ = [
+    "FOREVER",
+    "PAGE",
+    "Lineage",
+    "Orphaned",
+    "Query",
+    "Reads",
+    "Rows",
+    "Steps",
+]
 
 
 class Reads(ContextReads):
@@ -46,7 +59,7 @@ class Reads(ContextReads):
         return turns
 
     def conversations(
-        self, after: str, limit: int, wanted: Wanted, orphaned: Callable[[str | None], bool]
+        self, after: str, limit: int, wanted: Wanted, orphaned: Orphaned
     ) -> Steps[list[ConversationRow]]:
         """Conversations of all partitions in the order of their ids."""
         found: list[ConversationRow] = []
@@ -60,7 +73,7 @@ class Reads(ContextReads):
         after: str,
         limit: int,
         wanted: Wanted,
-        orphaned: Callable[[str | None], bool],
+        orphaned: Orphaned,
     ) -> Steps[list[ConversationRow]]:
         found: list[ConversationRow] = []
         query = statements.LIST if wanted.status in (None, "idle") else statements.LIST_ACTIVE
@@ -77,19 +90,19 @@ class Reads(ContextReads):
                     "until": wanted.until,
                 },
             )
-            listed = (conversation_row(row, orphaned(row[-1])) for row in rows)
+            listed = (conversation_row(row[:-1], orphaned(*row[-2:])) for row in rows)
             found += (one for one in listed if wanted.has_metadata(one.metadata))
             if len(rows) < page:
                 break
             after = rows[-1][0]
         return found[:limit]
 
-    def leased(self) -> Steps[list[tuple[str, str]]]:
-        """Conversations whose lease is held, with its owner."""
-        found: list[tuple[str, str]] = []
+    def leased(self) -> Steps[Leased]:
+        """Conversations whose lease is held, with its owner and what that one's beat is."""
+        found: list[tuple[str, str, int | None]] = []
         for partition in range(self.partitions):
             rows = yield statements.LEASED, {"partition": partition}
-            found += ((row[0], row[1]) for row in rows)
+            found += ((row[0], row[1], row[2]) for row in rows)
         return sorted(found)
 
     def pending(self, after: tuple[str, str], limit: int) -> Steps[list[CallRow]]:

@@ -7,7 +7,7 @@ The functions that decide are the SQL store's (`admission`, `places`).
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -17,6 +17,7 @@ from ..ports import Append, Appended, CallRow, Finding, Placed, TurnRow
 from ..record import Recorded, first_broken
 from ..state import State, branch, evolve, start
 from .admission import Stored, admit, check, fork_hash, fork_of, is_stored
+from .beats import Heart
 from .bell import Bell
 from .partition import partition_of
 from .places import Editor, Row, inherited, of_context, reach
@@ -144,9 +145,10 @@ class Shelf:
         self.kept: dict[str, Kept] = {}
         self.logs: list[list[Recorded]] = [[] for _ in range(partitions)]
         self.alive: set[str] = set()
+        self.hearts: dict[str, Heart] = {}
         self.others: dict[str, Bell] = {}
 
-    def append(self, append: Append, me: str) -> Appended:
+    def append(self, append: Append, me: str, dead: Callable[[str], bool]) -> Appended:
         """Decide, and do all of it; raises what `ports.Store.append` lists."""
         digests = check(append)
         with self.lock:
@@ -155,7 +157,7 @@ class Shelf:
             if kept is not None and is_stored(append, _found(kept, append)):
                 return Appended(version, already=True)
             against, source = self._against(append, kept)
-            lease = admit(append, digests, against, me, lambda owner: owner not in self.alive)
+            lease = admit(append, digests, against, me, dead)
             if lease is None:
                 return Appended(version, already=True)
             kept = kept or Kept(replace(start(append.conversation), base=append.head.base), source)
@@ -187,6 +189,11 @@ class Shelf:
         kept.state = append.head
         self.kept[append.conversation] = kept
         self.logs[partition_of(append.conversation, len(self.logs))] += append.events
+
+    def said(self, owner: str) -> int | None:
+        """The beat of an owner, None where it is known by other means."""
+        heart = self.hearts.get(owner)
+        return None if heart is None else heart.beat()
 
     def moved(self, positions: Mapping[int, int]) -> tuple[dict[int, int], frozenset[str]]:
         """Where each partition ends, and whose events lie between there and these positions."""

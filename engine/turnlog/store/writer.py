@@ -107,15 +107,22 @@ class Writer:
             while jobs := self._waiting():
                 self._group(opened, jobs)
                 _settle(jobs)
+            if opened.pulse.wait() == 0.0:
+                self._group(opened, [])
             if self._watchers:
                 self._look(opened)
             if not closing:
-                yield LOOK if self._watchers else None
+                yield self._rest(opened)
         self.others.ring()
         try:
             opened.close()
         finally:
             self.done.set_result(None)
+
+    def _rest(self, opened: Opened) -> float | None:
+        """For how long nothing is to be done, unless somebody hands something over."""
+        waits = [opened.pulse.wait(), LOOK if self._watchers else None]
+        return min((one for one in waits if one is not None), default=None)
 
     def _waiting(self) -> list[Job]:
         """Whatever waits now, as much as one transaction takes."""
@@ -126,11 +133,12 @@ class Writer:
 
     def _group(self, opened: Opened, jobs: Sequence[Job]) -> None:
         """Write jobs in one transaction; each has its result afterwards, whatever happens."""
+        beats = opened.pulse.take()
         try:
             connection = opened.begin()
             if opened.others_wrote():
                 self.others.ring()
-            if self._write(opened, connection, jobs):
+            if self._write(opened, connection, jobs, beats):
                 self._commit(opened, connection, jobs)
             else:
                 connection.execute("ROLLBACK")
@@ -152,9 +160,11 @@ class Writer:
         except sqlite3.Error:  # here too
             opened.drop()
 
-    def _write(self, opened: Opened, connection: sqlite3.Connection, jobs: Sequence[Job]) -> bool:
+    def _write(
+        self, opened: Opened, connection: sqlite3.Connection, jobs: Sequence[Job], beats: bool
+    ) -> bool:
         """Do what can be done; whether there is something to commit."""
-        transaction = Transaction(connection, opened.reads, opened.owner, opened.dead)
+        transaction = opened.transaction(connection)
         transaction.check_schema()
         for job in jobs:
             try:
@@ -162,7 +172,9 @@ class Writer:
             except TurnlogError as error:
                 job.result = error
         transaction.finish()
-        return transaction.wrote
+        if beats:
+            transaction.roll.beat()
+        return transaction.wrote or transaction.roll.wrote
 
     def _commit(self, opened: Opened, connection: sqlite3.Connection, jobs: Sequence[Job]) -> None:
         try:
