@@ -1,0 +1,137 @@
+"""The power goes: one run is recorded, and every disk that it may leave behind is opened.
+
+TURNLOG_POWER=all looks behind every operation, also of a run that is large enough for SQLite to
+move its log by itself; otherwise a sample is drawn by TURNLOG_POWER_SEED (1).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from turnlog.store import Durability
+from turnlog.testing.power import Explored, Trace, explore, logged, opened, record, traces
+from turnlog.testing.power_trace import Ack, Operation, Sync
+
+WORKLOAD = Path(__file__).with_name("power_workload.py")
+ALL = os.environ.get("TURNLOG_POWER") == "all"
+SEED = int(os.environ.get("TURNLOG_POWER_SEED", "1"))
+
+pytestmark = pytest.mark.skipif(not traces(), reason="there is no strace here that may trace")
+
+LARGE = 4_000_000
+"""Characters that fill more pages than SQLite keeps in its write-ahead log."""
+
+
+def run(directory: Path, durability: Durability, size: int = 20_000) -> Trace:
+    """The operations of the workload on a database that it makes."""
+    command = [sys.executable, str(WORKLOAD), str(directory / "log.db"), durability, "1", str(size)]
+    return record(command, directory)
+
+
+def without(trace: Trace, name: str) -> Trace:
+    """The same run on a system that does not sync one of the files."""
+    kept = [one for one in trace.operations if not (isinstance(one, Sync) and one.name == name)]
+    return replace(trace, operations=kept)
+
+
+def making(trace: Trace) -> Trace:
+    """The part of a run in which the database was made, up to what was acknowledged first."""
+    done: list[Operation] = []
+    for one in trace.operations:
+        if isinstance(one, Ack):
+            break
+        done.append(one)
+    return replace(trace, operations=done)
+
+
+def nothing_wrong(what: str, explored: Explored) -> None:
+    print(f"{what}: {explored}")
+    assert explored.faults == (), explored.faults[:5]
+
+
+def test_power_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    trace = run(tmp_path, "power")
+    some = None if ALL else 30
+    first = explore(trace, logged("log.db"), durability="power", seed=SEED, sample=some)
+    nothing_wrong("logged", first)
+    assert first.acknowledged > 50
+    for name in ("log.db", "log.db-wal", ""):
+        lied = explore(without(trace, name), logged("log.db"), durability="power", sample=8)
+        assert lied.faults, f"nobody noticed that {name or 'the directory'!r} was not synced"
+
+
+def test_process_loses_an_end_and_is_never_damaged(tmp_path: Path) -> None:
+    trace = run(tmp_path, "process")
+    some = None if ALL else 30
+    explored = explore(trace, logged("log.db"), durability="process", seed=SEED, sample=some)
+    nothing_wrong("logged", explored)
+    assert explored.lost > 0, "what may be lost was lost, or nothing was tried"
+    claimed = explore(trace, logged("log.db"), durability="power", seed=SEED, sample=10)
+    assert {one.kind for one in claimed.faults} == {"cut", "torn"}
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_what_is_left_is_opened_recovered_and_continued(
+    durability: Durability, tmp_path: Path
+) -> None:
+    """Also where the database was only being made, or closed and opened again."""
+    trace = run(tmp_path, durability)
+    begun = explore(
+        making(trace),
+        opened("log.db"),
+        durability=durability,
+        torn=1,
+        seed=SEED,
+        sample=None if ALL else 3,
+    )
+    nothing_wrong("opened while it was made", begun)
+    whole = explore(
+        trace, opened("log.db"), durability=durability, seed=SEED, sample=100 if ALL else 2
+    )
+    nothing_wrong("opened", whole)
+
+
+@pytest.mark.skipif(not ALL, reason="TURNLOG_POWER=all looks at a large run, too")
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_a_log_that_is_moved_while_it_is_written(durability: Durability, tmp_path: Path) -> None:
+    trace = run(tmp_path, durability, LARGE)
+    explored = explore(trace, logged("log.db"), durability=durability, seed=SEED, sample=150)
+    nothing_wrong("large", explored)
+
+
+PLAIN = """
+import os
+def sync(file): os.fsync(file); os.write(1, b"ACK %d\\n" % os.fstat(file).st_size)
+file = os.open("new", os.O_CREAT | os.O_RDWR)
+os.writev(file, [b"one", b"two"]); sync(file)
+os.pwrite(file, b"!", 9); os.ftruncate(file, 8); sync(file)
+os.pwritev(file, [b"a", b"b"], 0)
+os.rename("new", "renamed"); os.write(file, b""); os.close(file)
+home = os.open(".", os.O_RDONLY)
+os.fsync(home)
+file = os.open("log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, dir_fd=home)
+os.write(file, b"line"); os.fdatasync(file)
+os.rename("log", "old", src_dir_fd=home, dst_dir_fd=home)
+os.unlink("old", dir_fd=home)
+os.write(file, b"nobody sees it")
+os.mkdir("more"); os.open("more/file", os.O_CREAT | os.O_WRONLY); os.unlink("more/file")
+os.rmdir("more")
+open("gone", "w").close(); os.truncate("gone", 3); os.remove("gone")
+os.open("empty", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+"""
+
+
+def test_every_way_to_change_a_file_is_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`record` compares what it computed with what is there: nothing else need be asserted."""
+    (tmp_path / "empty").write_text("not any more")
+    monkeypatch.chdir(tmp_path)
+    trace = record([sys.executable, "-S", "-c", PLAIN], tmp_path)
+    assert [one.ids for one in trace.operations if isinstance(one, Ack)] == [("6",), ("8",)]
