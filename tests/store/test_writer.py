@@ -104,7 +104,7 @@ async def test_a_mistake_of_ours_reaches_its_caller_and_nobody_else(path: Path) 
     writer.stop()
     writer.stop()
     with pytest.raises(Closed):
-        writer.submit(fine)
+        await writer.submit(fine)
     await asyncio.wrap_future(writer.done)
 
 

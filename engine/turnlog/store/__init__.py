@@ -12,6 +12,7 @@
     wanted       what a caller asks for                          context_reads contexts
     heads, rows  values as rows                      readers     connections that read
     audit        the log against what is beside it   owners      who lives
+    room         how much may wait for the writer
     roll, beats  owners as rows, and beats by a clock
     driving      how the calls that block are run
     opening, migrating, faults, whereabouts, bell, partition
@@ -38,12 +39,21 @@ from .memory import MemoryStore
 from .opening import Durability, Settings, address, inspect, open_database
 from .readers import Readers
 from .reads import Reads
+from .room import BACKLOG, Backlog
 from .schema import REVISION
 from .sql import SqlStore
 from .whereabouts import Whereabouts
 from .writer import Writer
 
-__all__ = ["Durability", "MemoryStore", "SqlStore", "migrate", "open_store", "settings_for"]
+__all__ = [
+    "Backlog",
+    "Durability",
+    "MemoryStore",
+    "SqlStore",
+    "migrate",
+    "open_store",
+    "settings_for",
+]
 
 IN_MEMORY = (":memory:", "memory://")
 
@@ -60,6 +70,7 @@ async def open_store(
     beat_seconds: float = 5.0,
     late_seconds: float = 30.0,
     clock: Callable[[], float] = time.monotonic,
+    backlog: Backlog = BACKLOG,
     driver: Driver = THREADS,
 ) -> SqlStore | MemoryStore:
     """Open a database; make and migrate it unless it is opened `readonly`.
@@ -71,6 +82,7 @@ async def open_store(
     holds leases, for where files cannot be locked or owners are on several machines. Both kinds
     can share a database. An owner that beats is taken for dead when its beat was the same for
     `late_seconds` of this one's `clock`.
+    `backlog` bounds what may wait for the writer.
     `:memory:` and `memory://` give a store that forgets. `driver` is how the calls that block are
     run: in threads, unless a simulation brings its own.
 
@@ -82,13 +94,15 @@ async def open_store(
     life = Life(owners=owners, beat_seconds=beat_seconds, late_seconds=late_seconds, clock=clock)
     if os.fspath(path) in IN_MEMORY:
         return MemoryStore(owner=owner, partitions=partitions, life=life)
-    settings = settings_for(path, durability, partitions, busy_timeout, owner, driver, life)
+    settings = settings_for(
+        path, durability, partitions, busy_timeout, owner, driver, life, backlog
+    )
     return await (_open_readonly(settings) if readonly else _open(settings))
 
 
 async def _open(settings: Settings) -> SqlStore:
     bell = Bell()
-    writer = Writer(partial(open_database, settings), bell, settings.driver)
+    writer = Writer(partial(open_database, settings), bell, settings.driver, settings.backlog)
     try:
         opened = await asyncio.wrap_future(writer.ready)
     except BaseException:
@@ -133,6 +147,7 @@ def settings_for(
     owner: str | None = None,
     driver: Driver = THREADS,
     life: Life = LOCKS,
+    backlog: Backlog = BACKLOG,
 ) -> Settings:
     """How a database is opened, for those who open it without `open_store`."""
     return Settings(
@@ -143,4 +158,5 @@ def settings_for(
         owner=owner or secrets.token_hex(16),
         driver=driver,
         life=life,
+        backlog=backlog,
     )

@@ -30,6 +30,7 @@ from .faults import translate
 from .migrating import upgrade
 from .owners import CannotLock, LockFile, Owners, check_name
 from .reads import Reads
+from .room import BACKLOG, Backlog
 from .schema import APPLICATION_ID, REVISION
 from .transaction import Transaction
 from .whereabouts import Whereabouts
@@ -51,6 +52,7 @@ class Settings:
     owner: str
     driver: Driver = THREADS
     life: Life = LOCKS
+    backlog: Backlog = BACKLOG
     watch: Watch = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

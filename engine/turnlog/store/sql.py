@@ -58,7 +58,8 @@ class SqlStore:
         writer = self._writing()
         partition = partition_of(append.conversation, self._reads.partitions)
         prepared = prepare(append, partition)
-        return await writer.submit(lambda transaction: transaction.write(prepared))
+        size = sum(len(one.body) for one in append.events)
+        return await writer.submit(lambda transaction: transaction.write(prepared), size)
 
     async def rebuild(self, conversation: str) -> Appended:
         """Write what stands beside a log anew, from the log (law 2).

@@ -22,6 +22,7 @@ from .bell import Bell
 from .driving import THREADS, Driver
 from .faults import translate
 from .opening import Opened
+from .room import BACKLOG, Backlog, Room
 from .transaction import Transaction
 
 GROUP = 256
@@ -41,14 +42,22 @@ class Job:
 
     work: Work
     future: asyncio.Future[Appended]
+    size: int = 0
     result: Appended | Exception = _UNANSWERED
 
 
 class Writer:
     """Owns the only connection that writes."""
 
-    def __init__(self, open: Callable[[], Opened], bell: Bell, driver: Driver = THREADS) -> None:
+    def __init__(
+        self,
+        open: Callable[[], Opened],
+        bell: Bell,
+        driver: Driver = THREADS,
+        backlog: Backlog = BACKLOG,
+    ) -> None:
         self._open = open
+        self._room = Room(backlog)
         self._bell = bell
         self.others = Bell()
         self._watchers = 0
@@ -62,20 +71,26 @@ class Writer:
         self.done.set_running_or_notify_cancel()
         self._wake = driver.start(self._run())
 
-    def submit(self, work: Work) -> asyncio.Future[Appended]:
-        """Hand something over to be written; raises Closed."""
-        job = Job(work, asyncio.get_running_loop().create_future())
+    async def submit(self, work: Work, size: int = 0) -> Appended:
+        """Hand something of so many bytes over to be written, once there is room for it.
+
+        Raises Closed, StoreUnavailable (the writer is too far behind) and what `work` raises.
+        """
+        await self._room.take(size)
+        job = Job(work, asyncio.get_running_loop().create_future(), size)
         with self._lock:
             if self._closed:
+                self._room.give([size])
                 raise Closed("the store is closed")
             self._queue.put(job)
         self._wake()
-        return job.future
+        return await job.future
 
     def stop(self) -> None:
         """Take nothing more; `done` is resolved when all that was handed over is written."""
         with self._lock:
             self._closed = True
+        self._room.close()
         self._wake()
 
     @contextlib.contextmanager
@@ -107,6 +122,7 @@ class Writer:
             while jobs := self._waiting():
                 self._group(opened, jobs)
                 _settle(jobs)
+                self._room.give(job.size for job in jobs)
             if opened.pulse.wait() == 0.0:
                 self._group(opened, [])
             if self._watchers:
