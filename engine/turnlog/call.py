@@ -14,6 +14,7 @@ from .agent import on_crash_of
 from .canonical import JsonObject, dumps, loads_object, text
 from .commands import Approve, Resolve
 from .context import body_of
+from .decide_calls import Verb, verbs
 from .draft import Draft
 from .engine import Engine
 from .errors import InvalidInput
@@ -32,8 +33,10 @@ Settled: TypeAlias = Literal["answered", "rejected", "abandoned"]
 class Call:
     """One call. `id` is turnlog's idempotency key; `raw` the provider's item that holds it.
 
-    `waits_for` is `approval`, `uncertain`, `deferred`, `unbound` (no tool of that name here), or
-    None for a call that can run or is settled.
+    `waits_for` is `approval`, `uncertain`, `deferred`, `unbound` (no tool of that name here),
+    `running`, or None for a call that can run or is settled; `why` says the same in words. `can`
+    names the verbs that can be used now: `approve`, `reject`, `rerun`, `answer`, `abandon`. `runs`
+    counts how often its tool was started.
     """
 
     id: str
@@ -45,6 +48,9 @@ class Call:
     waits_for: str | None
     raw: JsonObject = field(repr=False)
     _engine: Engine = field(repr=False, compare=False)
+    can: tuple[Verb, ...] = ()
+    why: str | None = None
+    runs: int = 0
 
     @property
     def call_id(self) -> str | None:
@@ -100,11 +106,15 @@ class Call:
         await self._resolve("answered", self._item(output), by=by, failed=failed)
 
     async def abandon(self, *, by: str = "user", reason: str = "abandoned") -> None:
-        """Tell the model that the call will not be answered.
+        """Tell the model that the call will not be answered, and that nobody knows what became of
+        it where its tool had been started.
 
         Raises AlreadyAnswered where it is settled.
         """
-        item = refused_output(self.raw, f"The call will not be answered: {reason}.")
+        said = f"The call will not be answered: {reason}."
+        if self.runs:
+            said += " It had been started: its outcome is unknown."
+        item = refused_output(self.raw, said)
         await self._resolve("abandoned", item, by=by, reason=reason)
 
     def _item(self, output: object) -> JsonObject:
@@ -171,6 +181,7 @@ _OUTPUTS: dict[type[ev.Event], Settled] = {
 
 def describe(engine: Engine, state: State, call: CallState, raw: JsonObject) -> Call:
     """The call as people hold it."""
+    waits_for = _waits_for(engine, state, call)
     return Call(
         id=call.id,
         conversation=state.id,
@@ -178,16 +189,44 @@ def describe(engine: Engine, state: State, call: CallState, raw: JsonObject) -> 
         name=call.name,
         kind=call.kind,
         status=call.status,
-        waits_for=_waits_for(engine, state, call),
+        waits_for=waits_for,
         raw=raw,
+        can=verbs(call.status),
+        why=_why(call, waits_for),
+        runs=call.runs,
         _engine=engine,
     )
 
 
 def _waits_for(engine: Engine, state: State, call: CallState) -> str | None:
+    """What a call waits for; of one whose probe can be asked, what it waits for if that fails."""
     if call.settled:
         return None
     name = state.config.agent if state.config is not None else None
-    tools = on_crash_of(engine.agents.get(name or ""))
-    found = verdict(call, Policy(tools=tools, approval=frozenset({call.id})))
-    return None if found in ("run", "give_up") else found
+    agent = engine.agents.get(name or "")
+    tool = agent.toolset.get(call.name or "") if agent is not None else None
+    asks = frozenset({call.id} if tool is None or tool.needs_approval else ())
+    found = verdict(call, Policy(tools=on_crash_of(agent), approval=asks))
+    return _WAITS.get(found, found)
+
+
+_WAITS = {"run": None, "give_up": None, "probe": "uncertain"}
+_WHY = {
+    "approval": "it needs approval",
+    "unbound": "no tool is bound here that could run it",
+    "deferred": "its tool said that the answer comes later",
+    "running": "its tool is at work, or its process died",
+    "uncertain": "its tool had started when the process stopped: nobody knows whether it was"
+    " carried out",
+}
+_MAY_WAKE = (
+    "its tool had started, and its process is only taken for dead: it may wake and finish, and"
+    " nobody knows whether it was carried out"
+)
+
+
+def _why(call: CallState, waits_for: str | None) -> str | None:
+    """Why a call waits, in words, as far as the head knows."""
+    if waits_for == "uncertain" and call.timed_out:
+        return _MAY_WAKE
+    return _WHY.get(waits_for or "")
