@@ -324,10 +324,11 @@ def test_a_sample_looks_at_less_and_at_the_end() -> None:
         return words(directory)
 
     trace = writing(synced=True)
-    few = explore(trace, count, durability="power", sample=2)
+    few = explore(trace, count, durability="power", at=2)
     assert few.images < explore(trace, words, durability="power").images
     assert seen[0] == 3
-    assert explore(trace, words, durability="power", sample=10**6).faults == ()
+    assert explore(trace, words, durability="power", at=10**6).faults == ()
+    assert explore(trace, words, durability="power", at=[4], torn=0).images == 2
 
 
 def test_what_the_whole_run_leaves_has_to_be_sound() -> None:

@@ -28,7 +28,7 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -160,18 +160,18 @@ def explore(
     durability: Literal["power", "process"],
     torn: int = 2,
     seed: int = 0,
-    sample: int | None = None,
+    at: int | Collection[int] | None = None,
 ) -> Explored:
     """Look at every image that a run may leave behind, each distinct one once.
 
-    `torn` and `seed` are those of `images`. With a `sample`, only the images behind so many of the
-    operations are looked at, drawn by the seed, and those behind the last. What the whole run
-    leaves is looked at first, and what is wrong with it is raised.
+    `torn`, `seed` and `at` are those of `images`; a number for `at` is that of the places to look
+    at, drawn by the seed, and the end. What the whole run leaves is looked at first, and what is
+    wrong with it is raised.
     """
-    total = len(trace.operations)
-    at = range(total + 1)
-    some = random.Random(seed).sample(at, min(sample, total)) if sample is not None else at
-    drawn = images(trace.operations, trace.files, torn=torn, seed=seed, at={*some, total})
+    if isinstance(at, int):
+        end = len(trace.operations)
+        at = {*random.Random(seed).sample(range(end + 1), min(at, end)), end}
+    drawn = images(trace.operations, trace.files, torn=torn, seed=seed, at=at)
     with tempfile.TemporaryDirectory() as scratch:
         explorer = _Explorer(trace, look, durability, Path(scratch))
         for image in drawn:
