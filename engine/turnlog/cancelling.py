@@ -9,10 +9,10 @@ from __future__ import annotations
 from .commands import DropTurn, EndTurn, RequestCancel
 from .context import turn_row
 from .draft import Draft
-from .engine import Engine, is_elsewhere
+from .engine import Engine, is_elsewhere, is_left
 from .events import CancelMode, TurnOutcome
 from .ports import Lease
-from .settling import is_left, settle_left
+from .settling import settle_left
 
 
 async def cancel(

@@ -74,10 +74,9 @@ class Compacted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeginTurn:
-    """Accept an input, or begin with one that was queued.
+    """Accept an input, or begin with the one that is first in the queue.
 
-    What is pending is abandoned with `abandon`, where that is given. `first` lets it go before
-    what is queued.
+    What is pending is abandoned with `abandon`, where that is given.
     """
 
     turn: str
@@ -90,7 +89,6 @@ class BeginTurn:
     manual: bool = False
     present: frozenset[str] = frozenset()
     abandon: tuple[Keyed, ...] | None = None
-    first: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

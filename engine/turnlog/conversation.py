@@ -57,8 +57,9 @@ T = TypeVar("T")
 class TurnOptions(Settings, total=False):
     """How a turn is to be taken, beside its settings, which win over all others (W-63).
 
-    `by` is who sends it. `if_busy` is what to do while a turn runs: `raise` Busy, or `interrupt`
-    it; `pending` while one waits for an answer: `raise` Waiting, or `abandon` it.
+    `by` is who sends it. `if_busy` is what to do while a turn runs: `raise` Busy, `queue` behind
+    it, or `interrupt` it; `pending` while one waits for an answer: `raise` Waiting, or `abandon`
+    it.
     """
 
     by: str
@@ -76,7 +77,10 @@ _TAKEN = frozenset(TurnOptions.__annotations__) - frozenset(Settings.__annotatio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationState:
-    """A conversation at a version: what is open, and which calls wait for somebody."""
+    """A conversation at a version: what is open, and which calls wait for somebody.
+
+    `queued` holds the turns that wait for the open one, in order.
+    """
 
     id: str
     version: int
@@ -90,6 +94,7 @@ class ConversationState:
     turns: int
     metadata: JsonObject
     pending: tuple[Call, ...]
+    queued: tuple[str, ...]
     head: State = field(repr=False)
 
     @property
@@ -207,6 +212,8 @@ class Conversation:
         a response asks for no call. Answer the pending calls of `chat.state()`, then ask again.
         Raises what `send` raises, and Waiting while a call has no output.
         """
+        if options.get("if_busy") == "queue":
+            raise InvalidInput("a request of your own loop cannot be queued: use send, or wait")
         open_ = await manual_turn(self._engine, self.id)
         if open_ is None:
             given = self._input(input, options, manual=True)
@@ -328,7 +335,9 @@ class Conversation:
 
     async def turn(self, id: str) -> Turn[str]:
         """A turn by its id. Raises NotFound."""
-        await turn_row(self._engine.store, self.id, id)
+        head = await self._engine.head(self.id)
+        if head.state.in_queue(id) is None:
+            await turn_row(self._engine.store, self.id, id)
         return Turn(id, self.id, self._engine, self._agent)
 
     async def events(self, *, after: int = 0) -> list[Recorded]:
@@ -483,6 +492,7 @@ def summary(head: State, pending: tuple[Call, ...]) -> ConversationState:
         turns=head.turns,
         metadata=head.metadata,
         pending=pending,
+        queued=tuple(one.id for one in head.queued),
         head=head,
     )
 

@@ -261,7 +261,7 @@ def _make_way(state: State, command: BeginTurn) -> list[NewEvent]:
 
 
 def _check_first(state: State, command: BeginTurn) -> None:
-    if command.first or not state.queued or state.queued[0].id == command.turn:
+    if not state.queued or state.queued[0].id == command.turn:
         return
     turn = state.queued[0].id
     raise Busy(

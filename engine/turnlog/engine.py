@@ -132,6 +132,17 @@ class Engine:
 
     # -- who runs ----------------------------------------------------------------------------
 
+    async def is_left(self, head: Head) -> bool:
+        """Whether nobody runs the open turn of a head that was just read, nor is about to."""
+        conversation = head.state.id
+        if not is_left(head, running=self.runs(conversation)):
+            return False
+        if not head.mine:
+            return True
+        # Whoever has taken the lease a moment ago runs the turn before the lock is free.
+        async with self._lock(conversation):
+            return is_left(await self.head(conversation), running=self.runs(conversation))
+
     def runs(self, conversation: str) -> bool:
         """Whether this process runs a turn of the conversation, under a lease."""
         runner = self.live.get(conversation)
@@ -461,6 +472,17 @@ class Engine:
         if self.on_unknown is not None:
             return self.on_unknown
         return "stop" if has_hosted_effects(config.tools) else "resend"
+
+
+def is_left(head: Head, *, running: bool) -> bool:
+    """Whether the open turn of a head has no owner that runs it.
+
+    `running` says that this process does; a lease that is ours and not run is left over.
+    """
+    turn = head.state.turn
+    if turn is None or turn.paused is not None or running:
+        return False
+    return head.owner is None or head.mine or not head.alive
 
 
 def is_elsewhere(head: Head) -> bool:

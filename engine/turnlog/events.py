@@ -120,6 +120,7 @@ class TurnQueued(_Fact):
     """An input was accepted behind a busy turn; its items join the tail when it runs.
 
     The rest is what the turn begins with; `config` is put in force then, where it was given.
+    `first` says that it goes before what was queued already.
     """
 
     key: str
@@ -129,6 +130,7 @@ class TurnQueued(_Fact):
     config: ConversationConfigured | None = None
     max_requests: int | None = None
     max_retries: int | None = None
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

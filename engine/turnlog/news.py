@@ -41,12 +41,14 @@ class Ear:
     ) -> None:
         self._news.forget(self._conversation, self._told.set)
 
-    async def wait(self, seconds: float = TICK_SECONDS) -> None:
-        """Return when the conversation has moved since the last time, or after so many seconds."""
+    async def wait(self, seconds: float = TICK_SECONDS) -> bool:
+        """Whether the conversation has moved since the last time, within so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._told.wait()
+        told = self._told.is_set()
         self._told.clear()
+        return told
 
 
 class News:

@@ -37,6 +37,10 @@ from .watchers import Watchers
 logger = logging.getLogger(__name__)
 
 
+OVERTAKEN = "overtaken"
+"""Why a runner stops whose lease another owner has."""
+
+
 class Runner:
     """Runs one turn in this process, under a lease that it holds; watchers come and go.
 
@@ -109,7 +113,7 @@ class Runner:
     def _overtaken(self) -> None:
         """The turn is another owner's, or over: nothing more of it is ours to write (law 11)."""
         self._released = True
-        self._halt("overtaken")
+        self._halt(OVERTAKEN)
 
     def _look(self) -> None:
         """Somebody else may have written to the conversation."""
@@ -148,11 +152,13 @@ class Runner:
                     pass
                 if self._stopped is not None:
                     await self._settle(self._stopped)
-        except StaleEpoch:
-            # The lease is another's: what follows is for its owner to do (law 11).
-            logger.warning("turn %s was taken over by another owner", self.turn)
-            self._overtaken()
-        except Exception:
+        except Exception as error:
+            if isinstance(error, StaleEpoch):
+                self._overtaken()
+            if self._stopped == OVERTAKEN:
+                # What follows is for the other owner to do, and ours cannot be said any more.
+                logger.warning("turn %s was taken over by another owner: %s", self.turn, error)
+                return
             # Something broke: let go of the turn, so that it can be resumed when that is mended.
             with suppress(TurnlogError):
                 await self._settle("stopped")

@@ -17,7 +17,7 @@ from .canonical import JsonObject
 from .commands import DoubtCalls, EndTurn, Finish, Note, PauseTurn
 from .context import PAGE
 from .draft import Draft
-from .engine import ENGINE, Engine
+from .engine import ENGINE, Engine, is_left
 from .errors import ConfigurationError, NotSupported, ProviderError, StaleEpoch, TooLarge
 from .items import is_client_call
 from .overrun import explained
@@ -54,17 +54,6 @@ class Recovered:
     turn: str | None
     action: str
     reason: str
-
-
-def is_left(head: Head, *, running: bool) -> bool:
-    """Whether the open turn of a head has no owner that runs it.
-
-    `running` says that this process does; a lease that is ours and not run is left over.
-    """
-    turn = head.state.turn
-    if turn is None or turn.paused is not None or running:
-        return False
-    return head.owner is None or head.mine or not head.alive
 
 
 async def recover(engine: Engine) -> list[Recovered]:

@@ -18,7 +18,7 @@ from .canonical import Json, JsonObject
 from .commands import BeginTurn, Configure, QueueTurn, ResumeTurn, Start
 from .context import turn_row
 from .draft import Draft
-from .engine import ENGINE, Act, Engine, Outgoing, is_elsewhere
+from .engine import ENGINE, Act, Engine, Outgoing, is_elsewhere, is_left
 from .errors import Busy, IdempotencyMismatch, InvalidInput, ItemPresent, StaleEpoch
 from .held import Held
 from .inputs import input_digest
@@ -26,7 +26,7 @@ from .ports import Lease
 from .record import NewEvent
 from .recovery import Send
 from .runner import Runner
-from .settling import is_left, settle_left
+from .settling import settle_left
 from .state import Queued, State
 from .unbroken import unbroken
 

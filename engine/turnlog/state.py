@@ -194,7 +194,8 @@ def _turn(state: State, recorded: Recorded, event: ev.TurnEvent) -> State:
                 digest=event.digest,
                 version=recorded.version,
             )
-            return replace(state, queued=(*state.queued, waiting))
+            before, behind = ((), state.queued) if event.first else (state.queued, ())
+            return replace(state, queued=(*before, waiting, *behind))
         case _:
             assert_never(event)
 

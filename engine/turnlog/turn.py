@@ -21,7 +21,6 @@ from .events import CancelMode
 from .ports import Head
 from .result import TurnResult, result_of
 from .schemas import parse_output
-from .settling import is_left
 from .starting import resume, run_next
 from .updates import Cursor, Update
 from .watching import watch
@@ -71,40 +70,44 @@ class Turn(Generic[T]):
         that waits itself.
         """
         with self._engine.news.listen(self.conversation) as ear:
-            while (found := await self._found()) is None:
-                await ear.wait()
+            told = True
+            while (found := await self._found(told=told)) is None:
+                told = await ear.wait()
         return found
 
-    async def _found(self) -> TurnResult[str] | None:
-        """What the turn came to; None while somebody runs it, or will."""
+    async def _found(self, *, told: bool) -> TurnResult[str] | None:
+        """What the turn came to; None while somebody runs it, or will.
+
+        `told` says that something happened just now: whoever ran the turn before begins the next.
+        """
         engine, conversation = self._engine, self.conversation
         runner = engine.live.get(conversation)
         if runner is not None and runner.turn == self.id:
             await runner.wait()
         head = await engine.head(conversation)
         if head.state.in_queue(self.id) is not None:
-            await self._check_queue(head)
+            await self._check_queue(head, told=told)
             return None
         row = await turn_row(engine.store, conversation, self.id)
         events = await every(engine.store, conversation, row.started - 1, row.ended)
         found = result_of(conversation, self.id, events)
         if found.status != "running":
             return found
-        if is_left(head, running=engine.runs(conversation)):
+        if await engine.is_left(head):
             raise Waiting(
                 f"turn {self.id} has no process any more: `await turn.resume()` goes on",
                 turn=self.id,
             )
         return None
 
-    async def _check_queue(self, head: Head) -> None:
+    async def _check_queue(self, head: Head, *, told: bool) -> None:
         """Have the queue go on where nobody else does; raises Waiting where it cannot."""
         open_ = head.state.turn
         if open_ is None:
-            await run_next(self._engine, self.conversation)
+            if not told:
+                await run_next(self._engine, self.conversation)
             return
-        left = is_left(head, running=self._engine.runs(self.conversation))
-        if open_.paused is not None or left:
+        if open_.paused is not None or await self._engine.is_left(head):
             raise Waiting(
                 f"turn {self.id} is queued behind turn {open_.id}, which waits"
                 f" ({open_.paused or 'its process is gone'}): resume or cancel that one",

@@ -31,6 +31,7 @@ async def watch(
     Without a cursor it begins where the open turn (or `turn`) began.
     """
     with engine.news.listen(conversation) as ear:
+        await _begun(engine, conversation, turn, ear)
         start = await _start(engine, conversation, after, turn)
         view = _View(engine, conversation, Narrator(after or Cursor(start)), start)
         while True:
@@ -89,13 +90,13 @@ class _View:
 
     def _expects(self, head: Head, turn: str | None) -> bool:
         open_ = head.state.turn
-        if open_ is None:
-            # The next one begins at once, if there is anybody to begin it.
-            self._waits += 1
-            return bool(head.state.queued) and self._waits <= MOST_WAITS
-        self._waits = 0
-        wanted = turn is None or turn == open_.id or head.state.in_queue(turn) is not None
-        return wanted and (self.engine.runs(self.conversation) or is_elsewhere(head))
+        if open_ is not None and turn not in (None, open_.id):
+            return head.state.in_queue(turn) is not None
+        if self.engine.runs(self.conversation) or is_elsewhere(head):
+            self._waits = 0
+            return True
+        self._waits += 1
+        return is_about_to_run(head) and self._waits <= MOST_WAITS
 
     async def log(self) -> AsyncGenerator[Update]:
         """What the log tells that was not told so far."""
@@ -132,6 +133,25 @@ class _View:
             return []
         self.version = seen.version
         return self.narrator.event(seen)
+
+
+async def _begun(engine: Engine, conversation: str, turn: str | None, ear: Ear) -> None:
+    """Wait until a turn that is queued has begun, or its queue does not go on."""
+    waits = 0
+    while turn is not None:
+        head = await engine.store.head(conversation)
+        if head is None or head.state.in_queue(turn) is None:
+            return
+        runs = engine.runs(conversation) or is_elsewhere(head)
+        waits = 0 if runs else waits + 1
+        if not runs and (not is_about_to_run(head) or waits > MOST_WAITS):
+            return
+        await ear.wait()
+
+
+def is_about_to_run(head: Head) -> bool:
+    """Whether a turn was taken on a moment ago, or is the next in the queue."""
+    return bool(head.state.queued) if head.state.turn is None else head.mine
 
 
 async def _start(engine: Engine, conversation: str, after: Cursor | None, turn: str | None) -> int:

@@ -9,7 +9,7 @@ import pytest
 import turnlog
 from turnlog import events as ev
 from turnlog.canonical import JsonObject
-from turnlog.errors import NotFound, NotSupported
+from turnlog.errors import NotFound
 from turnlog.store import MemoryStore
 from turnlog.testing import Reply, call, calls, error, text
 
@@ -148,17 +148,6 @@ async def test_a_turn_that_never_was_cannot_be_cancelled() -> None:
         with pytest.raises(NotFound, match="turn_x"):
             await ghost.cancel()
         assert len(await chat.events()) == before
-
-
-async def test_cancelling_from_another_process_comes_later_and_says_so() -> None:
-    store = MemoryStore()
-    async with talking([text(LONG).but(stall_after=6)], store=store) as (chat, _):
-        turn = await chat.send("Go.")
-        async with opened([], agent(), store=store.beside()) as log:
-            other = await (await log.get("c")).turn(turn.id)
-            with pytest.raises(NotSupported, match="another process"):
-                await other.cancel()
-        await turn.cancel()
 
 
 async def test_what_a_dead_process_left_can_be_cancelled() -> None:

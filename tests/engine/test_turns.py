@@ -17,7 +17,6 @@ from turnlog.errors import (
     IdempotencyMismatch,
     InvalidInput,
     NotFound,
-    NotSupported,
     OutputInvalid,
     Waiting,
 )
@@ -308,13 +307,6 @@ async def test_a_choice_that_is_none_is_refused(options: TurnOptions) -> None:
     async with talking([text("Hi.")]) as (chat, _):
         with pytest.raises(InvalidInput, match='= is "raise" or'):
             await chat.run("Hi.", **options)
-        assert await chat.events() == []
-
-
-async def test_queue_comes_later_and_says_so() -> None:
-    async with talking([text("Hi.")]) as (chat, _):
-        with pytest.raises(NotSupported, match="later version"):
-            await chat.send("Hi.", if_busy="queue")
         assert await chat.events() == []
 
 
