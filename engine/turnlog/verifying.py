@@ -46,7 +46,10 @@ async def verify(
     Raises NotFound, and StoreMoved where the file is not there any more.
     """
     if conversation is not None:
-        return await _one(engine, conversation)
+        report = await _one(engine, conversation)
+        if report is None:
+            raise NotFound(f"there is no conversation {conversation!r}")
+        return report
     conversations, events = 0, 0
     findings: list[Finding] = []
     async for report in _all(engine):
@@ -58,8 +61,8 @@ async def verify(
     return Report(conversations=conversations, events=events, findings=tuple(findings))
 
 
-async def _one(engine: Engine, conversation: str) -> Report:
-    """Raises NotFound where there is nothing of that name, not even a part."""
+async def _one(engine: Engine, conversation: str) -> Report | None:
+    """A conversation that was not listed; None where there is nothing of it, not even a part."""
     version, known = 0, True
     try:
         head = await engine.store.head(conversation)
@@ -67,9 +70,7 @@ async def _one(engine: Engine, conversation: str) -> Report:
     except DAMAGE:
         pass  # the check says why
     report = await _looked_at(engine, conversation, version)
-    if not known and report.ok:
-        raise NotFound(f"there is no conversation {conversation!r}")
-    return report
+    return report if known or not report.ok else None
 
 
 async def _all(engine: Engine) -> AsyncIterator[Report]:
@@ -94,7 +95,9 @@ async def _all(engine: Engine) -> AsyncIterator[Report]:
             yield await _looked_at(engine, row.id, row.version)
         after = rows[-1].id
     for conversation in sorted(unseen - seen):
-        yield await _one(engine, conversation)
+        report = await _one(engine, conversation)
+        if report is not None:
+            yield report
 
 
 async def _in_the_log(engine: Engine) -> frozenset[str]:

@@ -12,7 +12,7 @@ import sqlite3
 from pathlib import Path
 
 from ..errors import InvalidInput
-from .faults import translate
+from .faults import FAILED, translate
 
 
 def back_up(address: str, name: str, target: Path) -> None:
@@ -47,7 +47,7 @@ def _copy(address: str, name: str, part: Path) -> None:
         source = sqlite3.connect(address, uri=True, isolation_level=None)
         # In one step: in several, it would begin anew whenever somebody writes.
         source.backup(copy, pages=-1)
-    except sqlite3.Error as error:
+    except FAILED as error:
         raise translate(error, name) from error
     finally:
         copy.close()

@@ -7,12 +7,23 @@ ancestors are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ..errors import StoreCorrupt
 from ..ports import Placed
-from . import statements
+from . import schema, statements
 from .log_reads import LogReads, Steps
 from .places import Row
+from .shapes import Shape
+from .statements import LINE_COLUMNS, ROW_COLUMNS
+
+_LINE = Shape(schema.conversations, LINE_COLUMNS)
+_PLACE = Shape(schema.context, ROW_COLUMNS)
+
+
+def place_of(row: tuple[Any, ...]) -> Row:
+    """A place from its row; raises StoreCorrupt."""
+    return Row(*_PLACE.fit(row))
 
 
 class Lineage(NamedTuple):
@@ -31,15 +42,21 @@ class ContextReads(LogReads):
         rows = yield statements.LINEAGE, self.of_head(conversation)
         if not rows:
             return []
-        last, stop, base, source, at = rows[0]
+        last, stop, base, source, at = _LINE.fit(rows[0])
         if version is not None and version < last:
             stop = yield from self._end(conversation, base, stop, version)
             last = version
         line = [Lineage(conversation, last, stop)]
         while source is not None and base:
+            if at is None or any(one.conversation == source for one in line):
+                raise StoreCorrupt(
+                    f"{source!r} is said to be forked from itself: run `turnlog verify`"
+                )
             line.append(Lineage(source, at, base))
             rows = yield statements.LINEAGE, self.of_head(source)
-            _, _, inherited, source, at = rows[0]
+            if not rows:
+                raise StoreCorrupt(f"the conversation {source!r}, which has forks, is missing")
+            _, _, inherited, source, at = _LINE.fit(rows[0])
             base = min(base, inherited)
         return line
 
@@ -64,7 +81,7 @@ class ContextReads(LogReads):
                     one.conversation, start=start, stop=min(stop, one.stop), version=one.version
                 ),
             )
-            rows.update((row[0], Row(*row)) for row in found)
+            rows.update((row[0], place_of(row)) for row in found)
         return [rows[ordinal] for ordinal in sorted(rows)]
 
     def context(
@@ -103,7 +120,7 @@ class ContextReads(LogReads):
                         limit=limit,
                     ),
                 )
-                known.update((row[0], Row(*row)) for row in rows)
+                known.update((row[0], place_of(row)) for row in rows)
                 if len(rows) == limit:
                     low = max(low, rows[-1][0])
             found = [*_placed(known[one] for one in sorted(known) if one >= low), *found]
@@ -119,7 +136,7 @@ class ContextReads(LogReads):
                 statements.FIND[by],
                 self.of(one.conversation, version=one.version, **{by: value}),
             )
-            for row in (Row(*row) for row in rows):
+            for row in map(place_of, rows):
                 if row.ordinal >= one.stop:
                     continue
                 above = yield from self.standing(line[:depth], row.ordinal, row.ordinal + 1)

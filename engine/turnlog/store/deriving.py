@@ -172,6 +172,8 @@ def _begin(reads: Reads, derived: Derived, first: Recorded) -> Steps[None]:
     fork = getattr(first.event, "fork", None)
     if fork is None:
         return
+    if fork.conversation == first.conversation:
+        raise StoreCorrupt("it is said to be forked from itself")
     source, wrong = yield from derive(reads, fork.conversation, fork.version)
     if wrong:
         raise StoreCorrupt(

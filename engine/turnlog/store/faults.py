@@ -15,7 +15,10 @@ _ERRORS: Mapping[int, tuple[type[StoreError], str]] = {
     sqlite3.SQLITE_CANTOPEN: (StoreUnavailable, "cannot be opened: look at its path and rights"),
     sqlite3.SQLITE_READONLY: (StoreReadOnly, "cannot be written: change its rights"),
     sqlite3.SQLITE_PERM: (StoreReadOnly, "may not be accessed: change its rights"),
-    sqlite3.SQLITE_CORRUPT: (StoreCorrupt, "is damaged: restore a backup"),
+    sqlite3.SQLITE_CORRUPT: (
+        StoreCorrupt,
+        "is damaged or cannot be read: look at its disk, then restore a backup",
+    ),
     sqlite3.SQLITE_NOTADB: (NotTurnlog, "is not a database of turnlog's: choose another file"),
 }
 
@@ -24,14 +27,18 @@ _NO_TEXT = "Could not decode to UTF-8"
 """What the driver says of bytes that are no text, where there should be text."""
 
 
-def primary(error: sqlite3.Error) -> int:
+FAILED = (sqlite3.Error, UnicodeDecodeError)
+"""What the driver raises where the database failed: the latter where its message is no text."""
+
+
+def primary(error: sqlite3.Error | UnicodeDecodeError) -> int:
     """SQLite's primary result code of an error; -1 where the driver itself raised it."""
     return getattr(error, "sqlite_errorcode", -1) & 0xFF
 
 
-def translate(error: sqlite3.Error, path: str) -> StoreError:
+def translate(error: sqlite3.Error | UnicodeDecodeError, path: str) -> StoreError:
     """Our error for one of SQLite's."""
     kind, meaning = _ERRORS.get(primary(error), (StoreUnavailable, "refused a statement"))
-    if primary(error) == -1 and str(error).startswith(_NO_TEXT):
+    if isinstance(error, UnicodeDecodeError) or str(error).startswith(_NO_TEXT):
         kind, meaning = _ERRORS[sqlite3.SQLITE_CORRUPT]
     return kind(f"the database {path} {meaning} ({error})")

@@ -13,10 +13,11 @@ from typing import Any, TypeAlias, TypeVar
 from ..errors import StoreCorrupt
 from ..record import Recorded, decode
 from ..state import State, branch, evolve, start
-from . import heads, statements
+from . import heads, schema, statements
 from .packing import references, unpack
 from .partition import partition_of
-from .statements import MANY, Parameters, Value
+from .shapes import Shape
+from .statements import EVENT_COLUMNS, HEAD_STATE, MANY, Parameters, Value
 
 T = TypeVar("T")
 Rows: TypeAlias = Sequence[tuple[Any, ...]]
@@ -127,7 +128,9 @@ class LogReads:
         found = yield statements.HEAD, self.of_head(conversation)
         if not found:
             return None
-        version, head, format, epoch, owner, beat = found[0]
+        beat: int | None
+        *row, beat = found[0]
+        version, head, format, epoch, owner = _HEAD.fit(row)
         state = heads.unpack(head, format, version=version)
         if state is None:
             state = yield from self.fold(conversation, version)
@@ -159,20 +162,15 @@ class LogReads:
         return branch(source, first.conversation)
 
 
-_SHAPES = frozenset(
-    (str, int, str, str, int, int, str, turn, epoch, bytes, bytes, bytes)
-    for turn in (str, type(None))
-    for epoch in (int, type(None))
-)
-"""The types that the fields of an event have; SQLite keeps whatever it is given."""
+_HEAD = Shape(schema.conversations, HEAD_STATE)
+_EVENT = Shape(schema.events, EVENT_COLUMNS)
 
 
 def _event(row: tuple[Any, ...], blobs: Mapping[bytes, bytes]) -> Recorded:
     conversation, version, id, tag, schema, time, actor, turn, epoch, salt, stored, hash = row
     if stored is None or salt is None:
         raise StoreCorrupt(f"event {version} of {conversation!r} was erased")
-    if tuple(map(type, row)) not in _SHAPES:
-        raise StoreCorrupt(f"event {version!r} of {conversation!r} has a field of another type")
+    _EVENT.fit(row)
     body = unpack(stored, blobs)
     return Recorded(
         conversation=conversation,

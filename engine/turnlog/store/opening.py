@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Generator
@@ -19,6 +20,7 @@ from ..errors import (
     NotFound,
     NotTurnlog,
     SchemaMismatch,
+    StoreCorrupt,
     StoreError,
     StoreMoved,
     StoreUnavailable,
@@ -26,7 +28,7 @@ from ..errors import (
 from . import statements
 from .beats import LOCKS, Life, Pulse, Watch
 from .driving import THREADS, Driver
-from .faults import translate
+from .faults import FAILED, translate
 from .migrating import upgrade
 from .owners import CannotLock, LockFile, Owners, check_name
 from .reads import Reads
@@ -39,6 +41,8 @@ Durability = Literal["power", "process"]
 Mode = Literal["ro", "rw", "rwc"]
 
 _PATIENCE = 0.02
+_NUMBER = re.compile(r"[1-9][0-9]{0,5}")
+_REVISION = re.compile(r"[0-9]{4}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,12 +226,18 @@ def _identify(settings: Settings, connection: sqlite3.Connection) -> tuple[str |
         return None, None
     revisions = connection.execute(statements.REVISION).fetchall()
     revision = str(revisions[0][0]) if revisions else None
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise StoreCorrupt(
+            f"{settings.path} is at schema {revision!r}, which is none: restore a backup"
+        )
     if revision is not None and revision > REVISION:
         raise SchemaMismatch(
             f"{settings.path} is at schema {revision}, and this turnlog knows {REVISION}:"
             " update turnlog"
         )
     found = connection.execute(statements.META, {"name": "partitions"}).fetchone()
+    if found and not _NUMBER.fullmatch(str(found[0])):
+        raise StoreCorrupt(f"{settings.path} has {found[0]!r} partitions: restore a backup")
     return revision, int(found[0]) if found else None
 
 
@@ -300,5 +310,5 @@ def _opening(settings: Settings) -> LockFile:
 def _translated(settings: Settings) -> Generator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except FAILED as error:
         raise translate(error, str(settings.path)) from error

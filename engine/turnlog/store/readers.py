@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar, cast
 
 from ..errors import Closed, InvalidInput, StoreError, StoreMoved, TurnlogError
 from .driving import Driver, Reading
-from .faults import translate
+from .faults import FAILED, translate
 from .reads import Rows, Steps
 from .statements import Parameters
 from .whereabouts import Whereabouts
@@ -60,7 +60,7 @@ class Readers:
         try:
             ask = self._asking(await asyncio.shield(taken))
             return await (_drive_in_one if snapshot else _drive)(ask, steps)
-        except sqlite3.Error as error:
+        except FAILED as error:
             raise self._translated(error) from error
         finally:
             pool.give(taken)
@@ -91,7 +91,7 @@ class Readers:
 
     def _translated(self, error: sqlite3.Error | ValueError) -> TurnlogError:
         """Our error; a connection that was closed under a reader says so in several ways."""
-        if isinstance(error, sqlite3.Error) and not self._closed:
+        if isinstance(error, FAILED) and not self._closed:
             return translate(error, self._name)
         return Closed("the store was closed while it was read")
 

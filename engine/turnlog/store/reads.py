@@ -13,7 +13,7 @@ from . import heads, statements
 from .beats import Leased
 from .context_reads import ContextReads, Lineage
 from .log_reads import FOREVER, PAGE, Query, Rows, Steps
-from .rows import call_row, conversation_row, turn_row
+from .rows import TURN, call_row, conversation_row, turn_row
 from .wanted import Wanted
 
 Orphaned: TypeAlias = Callable[[str | None, int | None], bool]
@@ -49,7 +49,7 @@ class Reads(ContextReads):
         found = yield query
         turns: list[TurnRow] = []
         for row in found:
-            conversation, ended, packed, format = row[0], row[6], row[8], row[9]
+            conversation, *_, ended, _, packed, format = TURN.fit(row)
             state = None
             if ended is not None:
                 state = heads.unpack(packed, format, version=ended)

@@ -10,18 +10,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..canonical import dumps, loads_object
+from ..canonical import JsonObject, dumps, loads_object
+from ..errors import InvalidInput, StoreCorrupt
 from ..events import Fork
 from ..index import CallChanged, Change, TurnClosed, TurnOpened
 from ..ports import Append, CallRow, ConversationRow, TurnRow
 from ..state import FORMAT, Call, State
-from . import heads
+from . import heads, schema
 from .admission import check, fork_of
 from .packing import pack
 from .places import ContextChange, Row, of_context
-from .statements import Value
+from .shapes import Shape
+from .statements import CALL_COLUMNS, LIST_COLUMNS, TURN_COLUMNS, Value
 
 Values = dict[str, Value]
+
+TURN = Shape(schema.turns, TURN_COLUMNS)
+_CALL = Shape(schema.calls, CALL_COLUMNS)
+_LISTED = Shape(schema.conversations, LIST_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +176,7 @@ def place_values(row: Row) -> Values:
 
 def turn_row(row: tuple[Any, ...], state: State | None) -> TurnRow:
     """A turn from its row and the state at its end."""
-    conversation, turn, key, digest, started, time, ended_at, outcome, _, _ = row
+    conversation, turn, key, digest, started, time, ended_at, outcome, _, _ = TURN.fit(row)
     return TurnRow(
         conversation=conversation,
         turn=turn,
@@ -186,7 +192,7 @@ def turn_row(row: tuple[Any, ...], state: State | None) -> TurnRow:
 
 def call_row(row: tuple[Any, ...]) -> CallRow:
     """An open call from its row."""
-    conversation, call, turn, name, kind, status, item_version, time = row
+    conversation, call, turn, name, kind, status, item_version, time = _CALL.fit(row)
     return CallRow(
         conversation=conversation,
         call=call,
@@ -215,7 +221,7 @@ def conversation_row(row: tuple[Any, ...], orphaned: bool) -> ConversationRow:
         fork_of,
         turn,
         _,
-    ) = row
+    ) = _LISTED.fit(row)
     return ConversationRow(
         id=id,
         version=version,
@@ -224,10 +230,17 @@ def conversation_row(row: tuple[Any, ...], orphaned: bool) -> ConversationRow:
         model=model,
         turns=turns,
         items=items,
-        metadata=loads_object(metadata),
+        metadata=_metadata(id, metadata),
         created=created,
         updated=updated,
         fork_of=fork_of,
         turn=turn,
         orphaned=orphaned,
     )
+
+
+def _metadata(conversation: str, stored: bytes) -> JsonObject:
+    try:
+        return loads_object(stored)
+    except InvalidInput as error:
+        raise StoreCorrupt(f"the metadata of {conversation!r} cannot be read: {error}") from error

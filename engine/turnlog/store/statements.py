@@ -191,20 +191,15 @@ _of_head = _is(_heads, "partition", "id")
 _beat = (
     select(schema.owners.c.beat).where(schema.owners.c.owner == _heads.c.owner).scalar_subquery()
 )
-HEAD = _sql(
-    _columns(_heads, "version", "head", "head_format", "epoch", "owner")
-    .add_columns(_beat)
-    .where(*_of_head)
-)
+HEAD_STATE = ("version", "head", "head_format", "epoch", "owner")
+HEAD = _sql(_columns(_heads, *HEAD_STATE).add_columns(_beat).where(*_of_head))
 HEAD_COLUMNS = tuple(one.name for one in _heads.columns if one.name != "partition")
 VERSION = _sql(_columns(_heads, "version").where(*_of_head))
 HEAD_ROW = _sql(_columns(_heads, *HEAD_COLUMNS).where(*_of_head))
-STORED = _sql(
-    _columns(_heads, "version", "hash", "epoch", "owner", "items", "base").where(*_of_head)
-)
-LINEAGE = _sql(
-    _columns(_heads, "version", "items", "base", "fork_of", "fork_version").where(*_of_head)
-)
+STORED_COLUMNS = ("version", "hash", "epoch", "owner", "items", "base")
+STORED = _sql(_columns(_heads, *STORED_COLUMNS).where(*_of_head))
+LINE_COLUMNS = ("version", "items", "base", "fork_of", "fork_version")
+LINEAGE = _sql(_columns(_heads, *LINE_COLUMNS).where(*_of_head))
 LIST_COLUMNS = (
     "id", "version", "status", "agent", "model", "turns", "items", "metadata", "created",
     "updated", "fork_of", "turn", "owner",

@@ -14,18 +14,23 @@ from ..errors import InvalidInput, SchemaMismatch, TurnlogError
 from ..events import Fork
 from ..index import CallChanged, TurnClosed, TurnOpened
 from ..ports import Appended
-from . import rows, statements
+from . import rows, schema, statements
 from .admission import Stored, admit, fork_hash, is_stored
 from .beats import Pulse
+from .context_reads import place_of
 from .deriving import rebuild
 from .places import Editor, Row, inherited, reach
 from .reads import FOREVER, Reads, Steps
 from .roll import Dead, Roll
 from .rows import Prepared, Values
 from .schema import REVISION
-from .statements import MANY
+from .shapes import Shape
+from .statements import MANY, STORED_COLUMNS
 
 T = TypeVar("T")
+
+_STORED = Shape(schema.conversations, STORED_COLUMNS)
+_LAST = Shape(schema.logs, ("last",))
 
 _REFUSED = (
     TurnlogError,
@@ -162,7 +167,7 @@ class Transaction:
         found = self._connection.execute(
             statements.STORED, {"partition": names["partition"], "id": names["conversation"]}
         ).fetchone()
-        return found and Stored(*found)
+        return found and Stored(*_STORED.fit(found))
 
     def _is_stored(self, prepared: Prepared) -> bool:
         after = prepared.append.expected
@@ -210,7 +215,7 @@ class Transaction:
             found = self._connection.execute(statements.LAST, where).fetchone()
             if found is None:
                 self._execute(statements.ADD_LAST, {**where, "last": 0})
-            self._last[partition] = found[0] if found else 0
+            self._last[partition] = _LAST.fit(found)[0] if found else 0
         return self._last[partition]
 
     def _head(self, prepared: Prepared, new: bool, epoch: int, owner: str | None) -> None:
@@ -267,12 +272,12 @@ class Transaction:
     def _own(self, prepared: Prepared, low: int | None, points: list[int]) -> list[Row]:
         if low is not None:
             where = {**prepared.names, "start": low, "stop": FOREVER, "version": FOREVER}
-            return [Row(*row) for row in self._connection.execute(statements.PLACES, where)]
+            return [place_of(row) for row in self._connection.execute(statements.PLACES, where)]
         found: list[Row] = []
         for place in range(0, len(points), MANY):
             some = statements.many("ordinal", points[place : place + MANY])
             where = {**prepared.names, **some}
-            found += [Row(*row) for row in self._connection.execute(statements.STANDING, where)]
+            found += map(place_of, self._connection.execute(statements.STANDING, where))
         return found
 
     def _inherited(self, prepared: Prepared, start: int, stop: int, taken: set[int]) -> list[Row]:

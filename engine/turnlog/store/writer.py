@@ -20,7 +20,7 @@ from ..errors import Closed, OutcomeUnknown, StoreMoved, TurnlogError
 from ..ports import Appended
 from .bell import Bell
 from .driving import THREADS, Driver
-from .faults import translate
+from .faults import FAILED, translate
 from .opening import Opened
 from .room import BACKLOG, Backlog, Room
 from .transaction import Transaction
@@ -162,7 +162,7 @@ class Writer:
             # The connection is kept: it may be the only way to what is in a file without a name.
             _fail(jobs, error)
         except Exception as error:  # each caller is told, whatever it is, and the thread lives on
-            failed = translate(error, opened.name) if isinstance(error, sqlite3.Error) else error
+            failed = translate(error, opened.name) if isinstance(error, FAILED) else error
             _fail(jobs, failed)
             opened.drop()
 
@@ -173,7 +173,7 @@ class Writer:
                 self.others.ring()
         except StoreMoved:  # whoever reads or writes next is told
             pass
-        except sqlite3.Error:  # here too
+        except FAILED:  # here too
             opened.drop()
 
     def _write(
@@ -195,7 +195,7 @@ class Writer:
     def _commit(self, opened: Opened, connection: sqlite3.Connection, jobs: Sequence[Job]) -> None:
         try:
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except FAILED as error:
             unknown = OutcomeUnknown(
                 f"a commit to {opened.name} failed ({error}), and may have happened all the same:"
                 " append the same events again"
