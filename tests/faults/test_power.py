@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import turnlog
 from turnlog.store import Durability
+from turnlog.testing import scripted, text
 from turnlog.testing.power import Explored, Trace, explore, logged, opened, record, traces
 from turnlog.testing.power_trace import Ack, Operation, Sync
 
@@ -106,6 +108,37 @@ def test_a_log_that_is_moved_while_it_is_written(durability: Durability, tmp_pat
     nothing_wrong("large", explored)
 
 
+BACKUP = """
+import asyncio, os, sys, turnlog
+async def main(source, target):
+    async with turnlog.open(source) as log:
+        await log.backup(target)
+    os.write(1, b"ACK copied\\n")
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_copy_is_whole_or_not_there(tmp_path: Path) -> None:
+    """And it is there from when `backup` returned."""
+    home, source = tmp_path / "copies", tmp_path / "log.db"
+    home.mkdir()
+    async with turnlog.open(source, transport=scripted([text("Hello.")])) as log:
+        chat = await log.conversation("ana", model="gpt-5")
+        await chat.run("Hi.")
+        ids = [one.id for one in await chat.events()]
+
+    def copied(directory: Path) -> list[str]:
+        if not (directory / "copy.db").exists():
+            return []
+        assert logged("copy.db")(directory) == ids
+        return ["copied"]
+
+    trace = record([sys.executable, "-c", BACKUP, str(source), str(home / "copy.db")], home)
+    explored = explore(trace, copied, durability="power", seed=SEED, at=None if ALL else 20)
+    nothing_wrong("copied", explored)
+    assert explored.acknowledged == 1
+
+
 PLAIN = """
 import os
 def sync(file): os.fsync(file); os.write(1, b"ACK %d\\n" % os.fstat(file).st_size)
@@ -123,6 +156,7 @@ os.unlink("old", dir_fd=home)
 os.write(file, b"nobody sees it")
 os.mkdir("more"); os.open("more/file", os.O_CREAT | os.O_WRONLY); os.unlink("more/file")
 os.rmdir("more")
+os.link("renamed", "linked"); os.write(os.open("linked", os.O_WRONLY | os.O_APPEND), b"both")
 open("gone", "w").close(); os.truncate("gone", 3); os.remove("gone")
 os.open("empty", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
 """

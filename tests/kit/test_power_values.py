@@ -23,6 +23,7 @@ from turnlog.testing.power_images import acknowledged, images
 from turnlog.testing.power_trace import (
     Ack,
     Create,
+    Link,
     Operation,
     Rename,
     Sync,
@@ -121,6 +122,9 @@ def test_files_get_lengths_and_names() -> None:
         f'rename("{hexed("a")}", "{hexed("/data/b")}") = 0',
         f'renameat2({here}, "{hexed("b")}", {here}, "{hexed("c")}", RENAME_NOREPLACE) = 0',
         f'rename("{hexed("d")}", "{hexed("/elsewhere/d")}") = 0',
+        f'linkat({here}, "{hexed("c")}", {here}, "{hexed("e")}", 0) = 0',
+        f'link("{hexed("c")}", "{hexed("/elsewhere/c")}") = 0',
+        f'link("{hexed("/elsewhere/c")}", "{hexed("f")}") = 0',
         f'unlinkat({here}, "{hexed("c")}", 0) = 0',
         f'unlink("{hexed("c")}") = 0',
         existing=["a", "d"],
@@ -132,6 +136,7 @@ def test_files_get_lengths_and_names() -> None:
         Rename("a", "b"),
         Rename("b", "c"),
         Unlink("d"),
+        Link("c", "e"),
         Unlink("c"),
     ]
 
@@ -227,6 +232,14 @@ def test_names_change_in_their_order() -> None:
     done = doing(Create("a"), Rename("a", "b"), Unlink("b"), Create("b"))
     seen = {tuple(one) for one in found(done, "torn")}
     assert seen == {(), ("a",), ("b",)}
+
+
+def test_a_file_with_two_names_is_one_file() -> None:
+    done = doing(Link("a", "b"), Sync(""), Unlink("a"), Write("b", 0, b"1" * 2048))
+    for one in found(done, "torn", {"a": b"0" * 2048}):
+        assert one.get("a", one["b"]) == one["b"]
+    assert found(done, "cut", {"a": b"0"}) == [{"a": b"0", "b": b"0"}]
+    assert found(done, "process", {"a": b"0"}) == [{"b": b"1" * 2048}]
 
 
 def test_any_part_of_what_was_not_synced_may_be_there() -> None:

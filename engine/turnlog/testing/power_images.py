@@ -1,7 +1,7 @@
 """What may be found on a disk after a crash: every image that the operations of a run allow.
 
 The one rule: a fsync is believed, and nothing else. What was done to a file is durable from a sync
-of that file on, and what was done to names (created, removed, renamed) from a sync of the
+of that file on, and what was done to names (created, removed, renamed, linked) from a sync of the
 directory on. Before that, all of it may be there, none of it, or any part: each sector of 512
 bytes of each write for itself, while names change in the order in which they were changed. A
 sector that nobody wrote to stays as it was, and one that was written is old or new, never a
@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, assert_never
 
-from .power_trace import Ack, Create, Operation, Rename, Sync, Truncate, Unlink, Write
+from .power_trace import Ack, Create, Link, Operation, Rename, Sync, Truncate, Unlink, Write
 
 SECTOR = 512
 
@@ -23,7 +23,7 @@ Kind = Literal["process", "cut", "torn"]
 """Only the process died; the power went, and nothing was there but what was synced; or some."""
 
 _Change: TypeAlias = Write | Truncate
-_Naming: TypeAlias = Create | Unlink | Rename
+_Naming: TypeAlias = Create | Unlink | Rename | Link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +155,7 @@ class Disk:
                 self._sync(name, number if covers is None else covers)
             case Write() | Truncate():
                 self._names[operation.name].change(number, operation)
-            case Create() | Unlink() | Rename():
+            case Create() | Unlink() | Rename() | Link():
                 made = _File() if isinstance(operation, Create) else None
                 self._renaming.append((number, operation, made))
                 _rename(self._names, operation, made)
@@ -190,13 +190,16 @@ class Disk:
         names = dict(self._durable)
         for _, naming, made in self._renaming[: draw.randint(0, len(self._renaming))]:
             _rename(names, naming, made)
-        return {name: one.torn(draw) for name, one in names.items()}
+        found = {one: one.torn(draw) for one in names.values()}
+        return {name: found[one] for name, one in names.items()}
 
 
 def _rename(names: dict[str, _File], naming: _Naming, made: _File | None) -> None:
-    """Give a name to a file, a new name to one, or take its name away."""
+    """Give a name to a file, another or one more, or take its name away."""
     if isinstance(naming, Rename):
         names[naming.to] = names.pop(naming.name)
+    elif isinstance(naming, Link):
+        names[naming.to] = names[naming.name]
     elif made is not None:
         names[naming.name] = made
     else:

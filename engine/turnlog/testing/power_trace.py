@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 TRACED = (
     "?open,openat,?creat,write,writev,pwrite64,pwritev,?pwritev2,?truncate,ftruncate,"
-    "fsync,fdatasync,?unlink,unlinkat,?rename,renameat,?renameat2"
+    "fsync,fdatasync,?unlink,unlinkat,?rename,renameat,?renameat2,?link,linkat"
 )
 """The system calls that change files, or make changes last; `?` where not every machine has it."""
 
@@ -78,13 +78,21 @@ class Rename:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """A file got one more name."""
+
+    name: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ack:
     """The program said of these ids that they are done: a line `ACK <id> <id> …`."""
 
     ids: tuple[str, ...]
 
 
-Operation: TypeAlias = Create | Write | Truncate | Sync | Unlink | Rename | Ack
+Operation: TypeAlias = Create | Write | Truncate | Sync | Unlink | Rename | Link | Ack
 
 
 def parse(
@@ -287,6 +295,13 @@ class _Reader:
         self._names.add(to)
         yield Rename(name, to)
 
+    def link(self, call: _Call) -> Iterator[Operation]:
+        """A file gets one more name; out of the directory, that is of no account."""
+        name, to = self._named(call)
+        if name in self._names and to is not None:
+            self._names.add(to)
+            yield Link(name, to)
+
 
 _HANDLERS: dict[str, Callable[[_Reader, _Call], Iterable[Operation]]] = {
     "open": _Reader.open,
@@ -306,4 +321,6 @@ _HANDLERS: dict[str, Callable[[_Reader, _Call], Iterable[Operation]]] = {
     "rename": _Reader.rename,
     "renameat": _Reader.rename,
     "renameat2": _Reader.rename,
+    "link": _Reader.link,
+    "linkat": _Reader.link,
 }
