@@ -11,6 +11,7 @@ import pytest
 from turnlog.errors import NotFound
 from turnlog.ports import Store
 from turnlog.store import MemoryStore, SqlStore, open_store
+from turnlog.store.beats import Kind
 from turnlog.store.migrating import upgrade
 from turnlog.testing.store_contract import StoreContract, raises
 
@@ -32,6 +33,11 @@ class TestMemory(StoreContract):
         return store.beside()
 
 
+class TestMemoryBeats(TestMemory):
+    async def open(self) -> Store:
+        return await open_store(":memory:", owners="beats", beat_seconds=0.05)
+
+
 class TestMemoryPartitions(TestMemory):
     async def open(self) -> Store:
         return await open_store("memory://", partitions=4)
@@ -39,6 +45,7 @@ class TestMemoryPartitions(TestMemory):
 
 class TestSqlite(StoreContract):
     partitions = 1
+    owners: Kind = "locks"
 
     @pytest.fixture(autouse=True)
     def _file(self, tmp_path: Path, migrated: Path) -> None:
@@ -46,15 +53,25 @@ class TestSqlite(StoreContract):
         shutil.copy(migrated, self.path)
 
     async def open(self) -> Store:
-        return await open_store(self.path, partitions=self.partitions, durability="process")
+        return await open_store(
+            self.path,
+            partitions=self.partitions,
+            durability="process",
+            owners=self.owners,
+            beat_seconds=0.05,
+        )
 
     async def beside(self, store: Store) -> Store:
         assert isinstance(store, SqlStore)
-        return await open_store(self.path)
+        return await open_store(self.path, owners=self.owners, beat_seconds=0.05)
 
 
 class TestSqlitePartitions(TestSqlite):
     partitions = 4
+
+
+class TestSqliteBeats(TestSqlite):
+    owners = "beats"
 
 
 async def test_the_suite_says_what_it_needs() -> None:

@@ -7,16 +7,18 @@ import contextlib
 import random
 import resource
 import threading
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
+from sqlite3 import Connection
 
 import pytest
 
 from turnlog.errors import Closed, InvalidInput, OutcomeUnknown, StoreMoved, StoreUnavailable
 from turnlog.ports import Appended
-from turnlog.store import SqlStore, settings_for
+from turnlog.store import Backlog, SqlStore, open_store, settings_for
 from turnlog.store.bell import Bell
 from turnlog.store.opening import open_database
+from turnlog.store.room import Room
 from turnlog.store.transaction import Transaction
 from turnlog.store.writer import Writer
 from turnlog.testing.store_contract import Author, added, begun, raises
@@ -197,3 +199,117 @@ async def test_bytes_written_do_not_grow_with_the_conversation(path: Path, store
     for _ in range(3):
         await store.append(author.write(*(added(f"k{author.made + n}") for n in range(40))))
     assert await written() <= early + 3 * 4 * 4120
+
+
+# -- a writer that cannot keep up -----------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def held_up(path: Path, backlog: Backlog) -> AsyncGenerator[tuple[SqlStore, Connection]]:
+    """A store whose writer waits for the lock of somebody else, until that one lets go."""
+    store = await open_store(path, backlog=backlog, busy_timeout=60)
+    assert isinstance(store, SqlStore)
+    try:
+        with behind(path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield store, connection
+    finally:
+        await store.close()
+
+
+def handed_over(store: SqlStore, *names: str, size: int = 10) -> list[asyncio.Task[Appended]]:
+    """A conversation begun under each name, with a body of some size."""
+    return [
+        asyncio.ensure_future(store.append(Author(name).begin(text="x" * size))) for name in names
+    ]
+
+
+async def order(store: SqlStore) -> list[str]:
+    return [one.conversation for _, _, one in await store.follow({})]
+
+
+async def test_who_finds_no_room_for_long_is_told_that_nothing_was_written(path: Path) -> None:
+    async with held_up(path, Backlog(jobs=3, seconds=0.2)) as (store, connection):
+        first = handed_over(store, *"abc")
+        late = await asyncio.gather(*handed_over(store, *"de"), return_exceptions=True)
+        for one in late:
+            assert isinstance(one, StoreUnavailable)
+            assert "seconds behind, and nothing was written" in str(one)
+        assert not any(one.done() for one in first)
+        connection.execute("ROLLBACK")
+        assert [one.version for one in await asyncio.gather(*first)] == [1, 1, 1]
+        assert await order(store) == ["a", "b", "c"]
+        await asyncio.gather(*handed_over(store, *"fgh"))
+
+
+async def test_room_is_given_in_turn(path: Path) -> None:
+    async with held_up(path, Backlog(jobs=1)) as (store, connection):
+        tasks = handed_over(store, *"abcde")
+        await asyncio.sleep(0)
+        tasks[2].cancel()
+        connection.execute("ROLLBACK")
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [isinstance(one, Appended) for one in results] == [True, True, False, True, True]
+        assert await order(store) == ["a", "b", "d", "e"]
+
+
+async def test_room_is_counted_in_bytes_but_one_has_always_room(path: Path) -> None:
+    async with held_up(path, Backlog(size=10_000, seconds=0.1)) as (store, connection):
+        (large,) = handed_over(store, "large", size=50_000)
+        (small,) = await asyncio.gather(*handed_over(store, "small"), return_exceptions=True)
+        assert isinstance(small, StoreUnavailable)
+        connection.execute("ROLLBACK")
+        await large
+        some = await asyncio.gather(*handed_over(store, *"abc", size=4_000))
+        assert len(some) == 3
+
+
+async def test_those_who_wait_for_room_are_told_when_the_store_is_closed(path: Path) -> None:
+    async with held_up(path, Backlog(jobs=1)) as (store, connection):
+        first, second = handed_over(store, *"ab")
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(store.close())
+        with pytest.raises(Closed):
+            await second
+        connection.execute("ROLLBACK")
+        assert (await first).version == 1
+        await closing
+
+
+async def test_room_comes_back_from_those_who_went_away_with_it() -> None:
+    room = Room(Backlog(jobs=1, size=100, seconds=60))
+    await room.take(10)
+    waiting = [asyncio.ensure_future(room.take(number)) for number in (20, 30, 40)]
+    await asyncio.sleep(0)
+    room.give([10])
+    waiting[0].cancel()  # it has room by now, and does not know
+    await asyncio.gather(*waiting[:2], return_exceptions=True)
+    assert [one.cancelled() for one in waiting[:2]] == [True, False]
+    waiting[2].cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    room.give([30])
+    await room.take(100)
+    room.close()
+    with pytest.raises(Closed):
+        await room.take(1)
+
+
+async def test_nobody_waits_behind_a_loop_that_is_gone() -> None:
+    room = Room(Backlog(jobs=1))
+    await room.take(1)
+    loop = asyncio.new_event_loop()
+    gone = loop.create_task(room.take(2))
+    await asyncio.to_thread(loop.run_until_complete, asyncio.wait([gone], timeout=0))
+    other = asyncio.ensure_future(room.take(3))
+    await asyncio.sleep(0)
+    loop.close()
+    room.give([1])
+    await other
+    room.give([3])
+    await room.take(1)
+    gone.get_coro().close()
+
+
+def test_a_backlog_has_room_for_one() -> None:
+    with pytest.raises(InvalidInput):
+        Backlog(jobs=0)
