@@ -59,7 +59,7 @@ class Limits:
         Items count that a caller gives; not what a provider or turnlog itself says.
         """
         limit, place = self.item_bytes, 0
-        if limit is None:
+        if limit is None or any(isinstance(one.event, ev.ContextCompacted) for one in events):
             return
         for one in events:
             for item in _given(one.event):
@@ -93,16 +93,16 @@ class Limits:
     def check_request(self, conversation: str, *, items: int, size: int) -> None:
         """Raise TooLarge where a request would hold too many items, or too many bytes."""
         told = (
-            ("request_items", self.request_items, items, "items"),
-            ("request_bytes", self.request_bytes, size, "bytes"),
+            ("request_items", self.request_items, items, "item"),
+            ("request_bytes", self.request_bytes, size, "byte"),
         )
         for setting, limit, found, unit in told:
             if limit is not None and found > limit:
                 raise TooLarge(
-                    f"the next request of conversation {conversation!r} would have {found:,}"
-                    f" {unit}, {found - limit:,} more than the limit of {limit:,}: compact the"
-                    " conversation, remove items, fork from an earlier place, or raise"
-                    f" Limits({setting}=…)",
+                    f"the next request of conversation {conversation!r} would have"
+                    f" {counted(found, unit)}, {found - limit:,} more than the limit of {limit:,}:"
+                    " compact the conversation, remove items, fork from an earlier place, or"
+                    f" raise Limits({setting}=…)",
                     setting=setting,
                     limit=limit,
                     size=found,
@@ -117,11 +117,16 @@ class Limits:
             return
         if len({*running, *starting} - {conversation}) >= limit:
             raise TooMany(
-                f"this process runs {limit:,} turns, and no more are allowed at once: send to"
-                f" {conversation!r} again when one of them is over, let another process do it,"
+                f"this process runs {counted(limit, 'turn')}, and no more are allowed at once: send"
+                f" to {conversation!r} again when one of them is over, let another process do it,"
                 " or raise Limits(open_turns=…)",
                 limit=limit,
             )
+
+
+def counted(number: int, unit: str) -> str:
+    """So many of something, in words."""
+    return f"{number:,} {unit}" + ("" if number == 1 else "s")
 
 
 def _given(event: ev.Event) -> Sequence[JsonObject]:

@@ -10,6 +10,7 @@ from . import events as ev
 from .canonical import Json, JsonObject, dumps
 from .context import every, requested
 from .items import to_input
+from .limits import counted
 from .outcomes import TOO_LONG, excess, is_too_long
 from .ports import Store
 from .state import Outcome, State
@@ -42,8 +43,8 @@ async def explained(store: Store, state: State, last: Outcome, error: JsonObject
         found |= {"items": count, "bytes": size}
         behind = f", behind the response {parent}" if parent is not None else ""
         told = (
-            f"The provider does not say by how much; the request had {count:,} items of {size:,}"
-            f" bytes{behind}."
+            f"The provider does not say by how much; the request had {counted(count, 'item')} of"
+            f" {counted(size, 'byte')}{behind}."
         )
     return {**found, "message": f"{said} {told} {FIX}"}
 
@@ -51,10 +52,8 @@ async def explained(store: Store, state: State, last: Outcome, error: JsonObject
 async def _sent(store: Store, state: State, last: Outcome) -> tuple[int, int, str | None]:
     """How many items a request had, how many bytes they were, and what it continued from."""
     assert state.turn is not None
-    for one in reversed(await every(store, state.id, state.turn.version)):
-        asked = one.event
-        if isinstance(asked, ev.RequestPrepared) and asked.attempt == last.attempt:
-            items = await requested(store, state, asked.ranges)
-            size = sum(len(dumps(to_input(item))) for item in items)
-            return len(items), size, asked.parent
-    return 0, 0, None
+    log = [one.event for one in await every(store, state.id, state.turn.version)]
+    prepared = (event for event in log if isinstance(event, ev.RequestPrepared))
+    asked = next(event for event in prepared if event.attempt == last.attempt)
+    items = await requested(store, state, asked.ranges)
+    return len(items), sum(len(dumps(to_input(item))) for item in items), asked.parent

@@ -16,6 +16,7 @@ from functools import partial
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.connection import broadcast
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 from websockets.protocol import State
 
 from turnlog.canonical import text
@@ -147,7 +148,7 @@ class Connection:
             while True:
                 self._arrived(await self.socket.recv(decode=False))
         except ConnectionClosed as error:
-            why = f"the WebSocket closed: {error}"
+            why = _why(error)
         finally:
             self._lose(why)
 
@@ -268,6 +269,14 @@ def on_lane(payload: bytes, lane: str | None) -> bytes:
     if lane is None:
         return payload
     return b'%s,"stream_id":"%s"%s' % (_CREATE, lane.encode(), payload[len(_CREATE) :])
+
+
+def _why(error: ConnectionClosed) -> str:
+    """Why a WebSocket closed; a frame that was too large for us names the setting."""
+    sent = None if error.rcvd_then_sent else error.sent
+    if sent is not None and sent.code == CloseCode.MESSAGE_TOO_BIG:
+        return f"the provider sent a {sent.reason}: raise the option max_frame_bytes"
+    return f"the WebSocket closed: {error}"
 
 
 def limit_reached(frame: Frame) -> bool:

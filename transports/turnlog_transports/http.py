@@ -204,7 +204,10 @@ class HttpTransport:
             parts.append(part)
             size += len(part)
             if size > self._max_frame:
-                raise httpx2.DecodingError(f"the answer is larger than {self._max_frame} bytes")
+                raise httpx2.DecodingError(
+                    f"the answer is larger than {self._max_frame} bytes: raise the option"
+                    " max_frame_bytes"
+                )
         return b"".join(parts)
 
     async def _stream(self, response: httpx2.Response) -> AsyncGenerator[Frame]:

@@ -71,6 +71,8 @@ class Progress:
     def failed(self, error: Exception) -> TransportError:
         """What an error means, for whoever sent the request."""
         why = self._late if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        if isinstance(error, httpx2.SSEError):
+            why = f"{why.rstrip('.')}: raise the option max_frame_bytes"
         if isinstance(error, httpx2.PoolTimeout):
             why = f"no connection was free within {self._timeouts.queue} seconds"
             return NotSent(f"cannot reach the provider: {why}", code=NO_CONNECTION_FREE)

@@ -20,6 +20,7 @@ from typing import TypeVar, cast
 from ..agent import Agent
 from ..canonical import Json, loads
 from ..errors import ConfigurationError, InvalidInput, NotFound, NotSupported
+from ..limits import Limits
 from ..log import Opening
 from ..log import open as open_log
 from ..ports import Frame, Late, Profile, Request
@@ -145,8 +146,11 @@ def writing(db: str) -> Opening:
 
 
 def making(db: str) -> Opening:
-    """A log to change, without a provider; made where there is none."""
-    return open_log(db, transport=Nowhere())
+    """A log to change, without a provider; made where there is none.
+
+    It takes in what another log held, whatever the limits there were.
+    """
+    return open_log(db, transport=Nowhere(), limits=Limits(item_bytes=None))
 
 
 def existing(db: str) -> str:
