@@ -16,7 +16,7 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, cycle
@@ -27,7 +27,7 @@ from .torture_processes import Workers, is_gone, is_stopped, killed, launched
 from .torture_report import Report, judge
 from .torture_worker import Job
 from .traps import PLACES
-from .victims import AGAIN
+from .victims import UNASKED
 from .witness import Witness
 
 
@@ -65,7 +65,7 @@ async def torture(plan: Torture, requests: Callable[[], Iterable[JsonObject]] = 
     store = await plan.job.open("witness")
     try:
         async with launched(plan.job, report) as workers:
-            await Torturer(plan, workers, Witness(store, AGAIN), report).run()
+            await Torturer(plan, workers, Witness(store, UNASKED), report).run()
         bodies = [*requests()]
         report.requests = len(bodies)
         effects = [effect for _, effect in plan.job.effects.all()]
@@ -74,7 +74,7 @@ async def torture(plan: Torture, requests: Callable[[], Iterable[JsonObject]] = 
             acknowledged=report.acknowledged,
             requests=bodies,
             effects=effects,
-            again=AGAIN,
+            again=UNASKED,
             samples=4,
         )
         await judge(store, plan.job, report)
@@ -88,6 +88,12 @@ def traps(furthest: int) -> Iterator[str]:
     return cycle([f"{place}:{at}" for at in range(1, furthest + 1) for place in PLACES])
 
 
+def stolen(owner: str, before: Mapping[str, int], after: Mapping[str, int]) -> list[str]:
+    """What became of leases, with their epochs, whose owner was frozen: nothing should have."""
+    lost = sorted(name for name, epoch in before.items() if after.get(name) != epoch)
+    return [f"{name} was taken from {owner}, which lives" for name in lost]
+
+
 @dataclass(slots=True)
 class Torturer:
     """The loop: start, kill, freeze, look, and start again."""
@@ -96,7 +102,8 @@ class Torturer:
     workers: Workers
     witness: Witness
     report: Report
-    _running: dict[str, int] = field(default_factory=dict[str, int])
+    running: dict[str, int] = field(default_factory=dict[str, int])
+    stopped: Callable[[int], bool] = is_stopped
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _draw: random.Random = field(init=False)
     _traps: Iterator[str] = field(init=False)
@@ -108,81 +115,83 @@ class Torturer:
     async def run(self) -> None:
         """Torture them until one says that all is done."""
         for _ in range(self.plan.processes):
-            await self._start()
-        while not await self._done():
-            await self._start_again()
-            if self._is_enough():
+            await self.start()
+        while not await self.done():
+            await self.start_again()
+            if self.is_enough():
                 continue
-            owner = self._draw.choice(sorted(self._running))
+            owner = self._draw.choice(sorted(self.running))
             if self._draw.random() < self.plan.freezes:
-                await self._freeze(owner, self._running[owner])
+                await self.freeze(owner, self.running[owner])
             else:
-                await self._kill(owner)
-        for pid in self._running.values():
+                await self.kill(owner)
+        for pid in self.running.values():
             await killed(pid)
-        await self._look()
+        await self.look()
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
         """Start a worker; every second one will die by itself, unless it is killed first."""
         number = next(self._numbers)
         transport = self.plan.transports[number % len(self.plan.transports)]
-        trap = next(self._traps) if number % 2 and not self._is_enough() else ""
+        trap = next(self._traps) if number % 2 and not self.is_enough() else ""
         owner, seed = f"victim-{number}", str(self._draw.randrange(1 << 30))
-        self._running[owner] = await self.workers.start(owner, seed, transport, trap)
+        self.running[owner] = await self.workers.start(owner, seed, transport, trap)
 
-    async def _start_again(self) -> None:
+    async def start_again(self) -> None:
         """Start others for those that have died by themselves."""
-        for owner, pid in list(self._running.items()):
+        for owner, pid in list(self.running.items()):
             if is_gone(pid):
-                del self._running[owner]
-                await self._start()
+                del self.running[owner]
+                await self.start()
 
-    async def _done(self) -> bool:
+    async def done(self) -> bool:
         """Let them work for a while; whether one says that all is done."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._draw.uniform(*self.plan.pause)):
                 await self.workers.finished.wait()
         return self.workers.finished.is_set()
 
-    def _is_enough(self) -> bool:
+    def is_enough(self) -> bool:
+        """Whether there were as many kills as there should be."""
         kills = self.report.kills + sum(self.report.traps.values())
         return self.plan.kills is not None and kills >= self.plan.kills
 
-    async def _kill(self, owner: str) -> None:
-        await killed(self._running.pop(owner))
+    async def kill(self, owner: str) -> None:
+        """Kill a worker, look at what it left, and start another."""
+        await killed(self.running.pop(owner))
         self.report.kills += 1
         if self.report.kills % self.plan.look_every == 0:
-            await self._look()
-        await self._start()
+            await self.look()
+        await self.start()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         """Hold the log against what was acknowledged and done so far."""
         acknowledged = set(self.report.acknowledged)
         effects = [effect for _, effect in self.plan.job.effects.all()]
         self.report.violations += await self.witness.look(acknowledged, effects)
         self.report.looks += 1
 
-    async def _freeze(self, owner: str, pid: int) -> None:
+    async def freeze(self, owner: str, pid: int) -> None:
         """Stop a worker for a while: it lives, and nobody may take over what it holds."""
         try:
             os.kill(pid, signal.SIGSTOP)
             for _ in range(100):
-                if is_stopped(pid):
-                    await self._watch_over(owner)
+                if self.stopped(pid):
+                    await self.watch_over(owner)
                     break
                 await asyncio.sleep(0.001)
             os.kill(pid, signal.SIGCONT)
         except ProcessLookupError:
             return
 
-    async def _watch_over(self, owner: str) -> None:
-        held = await self._held(owner)
+    async def watch_over(self, owner: str) -> None:
+        """See to it that nobody takes what a worker holds that is frozen."""
+        held = await self.held(owner)
         await asyncio.sleep(self._draw.uniform(0.05, 0.5))
-        for name in sorted(held.items() - (await self._held(owner)).items()):
-            self.report.problems.append(f"{name} was stolen from {owner}, which lives")
+        self.report.problems += stolen(owner, held, await self.held(owner))
         self.report.freezes += 1
 
-    async def _held(self, owner: str) -> dict[str, int]:
+    async def held(self, owner: str) -> dict[str, int]:
         """The conversations whose lease an owner has, with the epoch of each."""
         store = self.witness.store
         rows = await store.conversations(status="busy", limit=1000)

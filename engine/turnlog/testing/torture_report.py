@@ -19,7 +19,7 @@ from ..record import Recorded
 from .deeds import lives
 from .rules import Violation
 from .torture_worker import Job
-from .victims import AGAIN, done, said
+from .victims import TWICE, UNASKED, done, said
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,6 +73,9 @@ async def judge(store: Store, job: Job, report: Report) -> None:
     report.problems += [f"{one.call} still waits" for one in await store.pending()]
 
 
+MAY_END = ("completed", "cancelled")
+
+
 def told(name: str, turns: int, rows: Sequence[TurnRow], users: Sequence[str]) -> Iterator[str]:
     """What is wrong with the turns: each is there once, in order, and so is its input."""
     keys = [row.key for row in rows]
@@ -85,7 +88,7 @@ def told(name: str, turns: int, rows: Sequence[TurnRow], users: Sequence[str]) -
 def ended(events: Sequence[Recorded]) -> Iterator[str]:
     """Turns that ended otherwise than they may: one request may be killed until it is given up."""
     for one in events:
-        if isinstance(one.event, ev.TurnEnded) and one.event.outcome != "completed":
+        if isinstance(one.event, ev.TurnEnded) and one.event.outcome not in MAY_END:
             why = text(one.event.error or {}, "message") or ""
             if one.event.outcome != "failed" or not why.startswith("given up after"):
                 yield f"{one.turn} ended as {one.event.outcome}: {why}"
@@ -93,7 +96,7 @@ def ended(events: Sequence[Recorded]) -> Iterator[str]:
 
 def answered(name: str, events: Sequence[Recorded], times: Counter[str]) -> Iterator[str]:
     """Answers of tools that acted without an effect behind them, or with more than one."""
-    calls, _ = lives(name, events, AGAIN)
+    calls, _ = lives(name, events, UNASKED)
     for one in events:
         if isinstance(one.event, ev.CallAnswered):
             id, words = one.event.call, text(one.event.item, "output") or ""
@@ -102,5 +105,5 @@ def answered(name: str, events: Sequence[Recorded], times: Counter[str]) -> Iter
                 yield f"the answer of {id} is another call's"
             if words.startswith(done(id)) and not acted:
                 yield f"{id} was answered, and had no effect"
-            if acted > 1 and calls[id].name not in AGAIN:
+            if acted > 1 and calls[id].name not in TWICE:
                 yield f"{id} ({calls[id].name}) had its effect {acted} times"

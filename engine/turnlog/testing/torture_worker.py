@@ -18,8 +18,8 @@ import random
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -32,16 +32,34 @@ from ..errors import Busy, NotSupported, StateError, Waiting
 from ..log import Log, find_transport
 from ..log import open as open_log
 from ..ports import Endpoint, Store
+from ..turn import Turn
+from ..updates import Delta, Retracted, Update
 from .traps import Trap, trapped
-from .victims import Effects, agent_of, done, said
+from .victims import ALL_DONE, NOTHING, Effects, agent_of, done, said
 
+BEGINNINGS = (0, len(ALL_DONE) + 1)
 IDS_IN_A_LINE = 80
 """So that a line is written whole, whoever else writes to the pipe."""
+
+
+def shown(updates: Iterable[Update]) -> str:
+    """The text that a watcher saw, without what was retracted."""
+    texts: dict[str, str] = {}
+    for update in updates:
+        if isinstance(update, Retracted):
+            texts.pop(update.attempt, None)
+        elif isinstance(update, Delta) and update.type == "text.delta":
+            texts[update.cursor.attempt] = texts.get(update.cursor.attempt, "") + update.delta
+    return "".join(texts.values())
 
 
 def say(*words: str) -> None:
     """One line, whole or not at all."""
     os.write(sys.stdout.fileno(), (" ".join(words) + "\n").encode())
+
+
+def keep_quiet(*words: str) -> None:
+    """For a worker that nobody listens to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +113,7 @@ class Worker:
     log: Log
     agent: Agent
     draw: random.Random
-    say: Callable[..., None] = say
+    say: Callable[..., None] = keep_quiet
     _told: dict[str, int] = field(default_factory=dict[str, int])
 
     async def work(self) -> None:
@@ -104,9 +122,10 @@ class Worker:
         left = set(self.job.names)
         async with asyncio.TaskGroup() as group:
             for _ in range(self.job.at_once):
-                group.create_task(self._take(left))
+                group.create_task(self.take(left))
 
-    async def _take(self, left: set[str]) -> None:
+    async def take(self, left: set[str]) -> None:
+        """Go on with any of these, until none is left."""
         while left:
             name = self.draw.choice(sorted(left))
             chat = await self.log.conversation(name, agent=self.agent)
@@ -121,7 +140,7 @@ class Worker:
     async def go_on(self, chat: Conversation) -> bool:
         """Take the next turn of a conversation to its end; whether there was none.
 
-        Further steps that a conversation is to go through belong here.
+        Further steps that a conversation is to go through belong here, or in `_meanwhile`.
         """
         rows = await chat.turns(last=1)
         number = 1 if not rows else int(rows[-1].key) + (rows[-1].outcome is not None)
@@ -129,11 +148,24 @@ class Worker:
             return True
         turn = await chat.send(said(chat.id, number), idempotency_key=str(number))
         await self.acknowledge(chat)
+        await self._meanwhile(chat, turn, number)
         while (await turn.peek()).status == "waiting":
             await self.decide(chat)
             await turn.resume()
         await self.acknowledge(chat)
         return False
+
+    async def _meanwhile(self, chat: Conversation, turn: Turn[str], number: int) -> None:
+        """What others do to a turn, wherever it runs: queue behind it, watch it, cancel it."""
+        if number < self.job.turns and self.draw.random() < 0.2:
+            words = said(chat.id, number + 1)
+            await chat.send(words, idempotency_key=str(number + 1), if_busy="queue")
+            await self.acknowledge(chat)
+        if self.draw.random() < 0.2:
+            text = shown([update async for update in turn])
+            assert f"{ALL_DONE}\n{NOTHING}".find(text) in BEGINNINGS, f"{turn.id} shows {text!r}"
+        if self.draw.random() < 0.05:
+            await turn.cancel(by="torture")
 
     async def acknowledge(self, chat: Conversation) -> None:
         """Say which events this process was told of that it had not been told of before."""
@@ -165,23 +197,23 @@ class Worker:
                 pass
 
 
-async def work(
+@asynccontextmanager
+async def working(
     job: Job,
     owner: str,
-    seed: str,
-    transport: str,
-    trap: Trap,
-    say: Callable[..., None] = say,
-) -> None:
-    """One worker, from opening the log to closing it."""
+    *,
+    seed: str = "1",
+    transport: str = "auto",
+    trap: Trap | None = None,
+    say: Callable[..., None] = keep_quiet,
+) -> AsyncGenerator[Worker]:
+    """A worker over a log of its own, which may die in a trap."""
+    trap = trap or Trap()
     agent = agent_of(job.effects, trap)
-    async with AsyncExitStack() as stack:
-        way = find_transport(transport, Endpoint(base_url=job.base_url, profile=job.profile))
-        store, way = trapped(await job.open(owner), way, trap)
-        log = await stack.enter_async_context(
-            open_log(job.path, store=store, transport=way, agents=[agent])
-        )
-        await Worker(job, log, agent, random.Random(seed), say).work()
+    endpoint = Endpoint(base_url=job.base_url, profile=job.profile)
+    store, way = trapped(await job.open(owner), find_transport(transport, endpoint), trap)
+    async with open_log(job.path, store=store, transport=way, agents=[agent]) as log:
+        yield Worker(job, log, agent, random.Random(seed), say)
 
 
 async def warm(job: Job) -> None:
@@ -190,12 +222,15 @@ async def warm(job: Job) -> None:
     await store.close()
 
 
-def run(job: Job, line: str, say: Callable[..., None] = say) -> None:
+async def work(job: Job, line: str, say: Callable[..., None] = say) -> None:
     """A worker as a line on the launcher's input describes it; says how it ended."""
     owner, seed, transport, *rest = line.split()
-    trap = Trap.parse("".join(rest), lambda words: say("DIES", words))
     try:
-        asyncio.run(work(job, owner, seed, transport, trap, say))
+        trap = Trap.parse("".join(rest), lambda words: say("DIES", words))
+        async with working(
+            job, owner, seed=seed, transport=transport, trap=trap, say=say
+        ) as worker:
+            await worker.work()
     except Exception:
         # The one place where it is seen: whatever a worker did not expect is a finding.
         say("BAD", json.dumps(traceback.format_exc()))
@@ -212,7 +247,7 @@ def main(arguments: Sequence[str], lines: Iterable[str]) -> None:
         pid = os.fork()
         if not pid:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            return run(job, line)
+            return asyncio.run(work(job, line))
         say("PID", str(pid))
 
 

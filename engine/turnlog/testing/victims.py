@@ -13,20 +13,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from ..agent import Agent
 from ..canonical import JsonObject, objects, text
 from ..items import output_text, type_of
 from ..running import Deferred, ToolContext
-from ..tools import tool
+from ..tools import Tool, tool
 from .deeds import Effect
 from .scripts import Reply, call, calls
 from .scripts import text as says
 from .traps import Trap
 
-AGAIN: Final = frozenset({"again"})
-"""The tools that may run again unasked."""
+UNASKED: Final = frozenset({"again", "probed"})
+"""The tools that may run again unasked: one does no harm, one asks whether it has acted."""
+TWICE: Final = frozenset({"again"})
+"""The tools that may have their effect more than once."""
 
 MORE = "more"
 
@@ -63,6 +65,10 @@ def done(key: str) -> str:
     return f"done {key}"
 
 
+Act: TypeAlias = Callable[[str, ToolContext[None]], str]
+"""Has the effect of a tool in a run of it, and says what it answers."""
+
+
 def agent_of(effects: Effects, trap: Trap) -> Agent:
     """A tool of each kind; the process may die right before its effect, and right behind it."""
 
@@ -71,6 +77,17 @@ def agent_of(effects: Effects, trap: Trap) -> Agent:
         effects.leave(name, context)
         trap.step("after-effect")
         return done(context.idempotency_key)
+
+    def has_acted(ctx: ToolContext[None]) -> str | None:
+        key = ctx.idempotency_key
+        return done(key) if effects.times()[key] else None
+
+    tools = [*_after_a_crash(act, has_acted), *_in_their_own_time(act)]
+    return Agent("victim", model="gpt-5", tools=tools, max_retries=1000)
+
+
+def _after_a_crash(act: Act, has_acted: Callable[[ToolContext[None]], str | None]) -> list[Tool]:
+    """A tool for each way to go on after a crash."""
 
     @tool(on_crash="ask")
     async def plain(ctx: ToolContext[None], n: int) -> str:
@@ -87,7 +104,18 @@ def agent_of(effects: Effects, trap: Trap) -> Agent:
         """Act once or not at all."""
         return act("once", ctx)
 
-    @tool(on_crash="ask")
+    @tool(on_crash="probe", probe=has_acted)
+    async def probed(ctx: ToolContext[None], n: int) -> str:
+        """Act where it has not acted so far."""
+        return act("probed", ctx)
+
+    return [plain, again, once, probed]
+
+
+def _in_their_own_time(act: Act) -> list[Tool]:
+    """Tools that take a while, wait for somebody, or lead to more; each asks after a crash."""
+
+    @tool
     async def slow(ctx: ToolContext[None], n: int) -> str:
         """Act, tell how far it is, and take a while until it is over."""
         await ctx.progress(half=1)
@@ -100,30 +128,33 @@ def agent_of(effects: Effects, trap: Trap) -> Agent:
         """Act where somebody agreed."""
         return act("agreed", ctx)
 
-    @tool(on_crash="ask")
+    @tool
     async def later(ctx: ToolContext[None], n: int) -> str:
         """Act, and leave the answer to somebody else."""
         act("later", ctx)
         raise Deferred
 
-    @tool(on_crash="ask")
+    @tool
     async def twofold(ctx: ToolContext[None], n: int) -> str:
         """Act, and ask for more."""
         return f"{act('twofold', ctx)} {MORE}"
 
-    tools = [plain, again, once, slow, agreed, later, twofold]
-    return Agent("victim", model="gpt-5", tools=tools, max_retries=1000)
+    return [slow, agreed, later, twofold]
 
+
+ALL_DONE = "All of it is done."
+NOTHING = "There is nothing to do."
 
 # -- the model -----------------------------------------------------------------------------
 
 WISHES = (
     (),
+    ("twofold",),
     ("plain", "again"),
     ("once", "slow"),
     ("agreed", "again"),
     ("later", "once"),
-    ("twofold",),
+    ("probed", "plain"),
 )
 """Which tools a turn calls at once, by its number."""
 
@@ -143,10 +174,10 @@ def model(delay: float = 0.001) -> Callable[[JsonObject], Reply]:
         last = objects(body, "input")[-1]
         if type_of(last) == "function_call_output":
             more = (text(last, "output") or "").endswith(MORE)
-            return (call("again", n=2) if more else says("All of it is done.")).but(delay=delay)
+            return (call("again", n=2) if more else says(ALL_DONE)).but(delay=delay)
         number = int(output_text(last).split()[1])
         wishes = WISHES[number % len(WISHES)]
         asked = calls(*(call(name, n=number) for name in wishes))
-        return (asked if wishes else says("There is nothing to do.")).but(delay=delay)
+        return (asked if wishes else says(NOTHING)).but(delay=delay)
 
     return answer
