@@ -16,7 +16,8 @@ import pytest
 import turnlog
 from turnlog.store import Durability
 from turnlog.testing import scripted, text
-from turnlog.testing.power import Explored, Trace, explore, logged, opened, record, traces
+from turnlog.testing.power import Explored, Trace, explore, record, traces
+from turnlog.testing.power_looks import logged, opened
 from turnlog.testing.power_trace import Ack, Operation, Sync
 
 WORKLOAD = Path(__file__).with_name("power_workload.py")

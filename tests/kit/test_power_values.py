@@ -18,8 +18,9 @@ import pytest
 import turnlog
 from turnlog.errors import StoreCorrupt
 from turnlog.testing import scripted, text
-from turnlog.testing.power import Trace, explore, logged, opened, record, traces
+from turnlog.testing.power import Trace, explore, record, traces
 from turnlog.testing.power_images import acknowledged, images
+from turnlog.testing.power_looks import logged, opened
 from turnlog.testing.power_trace import (
     Ack,
     Create,
