@@ -101,8 +101,8 @@ class Limits:
                 raise TooLarge(
                     f"the next request of conversation {conversation!r} would have"
                     f" {counted(found, unit)}, {found - limit:,} more than the limit of {limit:,}:"
-                    " compact the conversation, remove items, fork from an earlier place, or"
-                    f" raise Limits({setting}=…)",
+                    " shorten or remove items, go on from an earlier place (chat.fork) and"
+                    f" compact there, or raise Limits({setting}=…)",
                     setting=setting,
                     limit=limit,
                     size=found,

@@ -19,6 +19,11 @@ FIX = (
     "Compact the conversation (chat.compact), remove items (chat.remove), go on from an earlier"
     ' place (chat.fork), or let the provider leave out the oldest (truncation="auto").'
 )
+FIX_IN_TURN = (
+    "Go on from before this turn (chat.fork(before=…)) and compact there, shorten or remove items"
+    ' (chat.edit, chat.remove), or let the provider leave out the oldest (truncation="auto").'
+)
+"""Where outputs were not sent so far there is no compaction: they belong to their calls."""
 
 
 async def explained(store: Store, state: State, last: Outcome, error: JsonObject) -> JsonObject:
@@ -46,7 +51,8 @@ async def explained(store: Store, state: State, last: Outcome, error: JsonObject
             f"The provider does not say by how much; the request had {counted(count, 'item')} of"
             f" {counted(size, 'byte')}{behind}."
         )
-    return {**found, "message": f"{said} {told} {FIX}"}
+    fix = FIX_IN_TURN if state.calls else FIX
+    return {**found, "message": f"{said} {told} {fix}"}
 
 
 async def _sent(store: Store, state: State, last: Outcome) -> tuple[int, int, str | None]:

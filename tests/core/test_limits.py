@@ -140,7 +140,7 @@ def test_the_output_of_a_tool_is_told_to_be_too_large_and_not_cut() -> None:
 def test_a_request_has_so_many_items_and_bytes() -> None:
     SMALL.check_request("c", items=3, size=2000)
     Limits(request_items=None, request_bytes=None).check_request("c", items=10**9, size=10**12)
-    with pytest.raises(TooLarge, match=r"'c' would have 4 items, 1 more than .* 3: compact") as one:
+    with pytest.raises(TooLarge, match=r"'c' would have 4 items, 1 more than .* 3: shorten") as one:
         SMALL.check_request("c", items=4, size=9000)
     with pytest.raises(TooLarge, match=r"2,500 bytes, 500 more.*Limits\(request_bytes=…\)") as two:
         SMALL.check_request("c", items=1, size=2500)

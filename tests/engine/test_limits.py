@@ -21,6 +21,7 @@ from turnlog.errors import (
     TooLarge,
     TooMany,
     TurnFailed,
+    Waiting,
 )
 from turnlog.store import MemoryStore
 from turnlog.testing import Reply, Scripted, call, error, failed, scripted, text
@@ -28,6 +29,7 @@ from turnlog.testing import Reply, Scripted, call, error, failed, scripted, text
 from ..transports.servers import delta, frame, hear, stream, tell, web_server, websocket_server
 from ..transports.servers import event as sse
 from .given import agent, all_of, leaping, opened, pay, said, tags
+from .test_compaction import window
 
 BIG = "x" * 3000
 SMALL = Limits(item_bytes=2000)
@@ -328,6 +330,32 @@ async def test_a_context_that_is_too_long_says_by_how_much(answer: Reply) -> Non
         )
         assert len(way.requests) == 2  # final: the same request would be refused again
         assert (await chat.run("Shorter?")).output_text == "2."
+
+
+async def test_a_context_that_is_too_long_can_be_compacted() -> None:
+    script = [text("1."), error(400, TOO_LONG, NUMBERS), window(), text("2.")]
+    async with limited(script, Limits()) as (chat, way):
+        await chat.run("One?")
+        await failure(chat)
+        await chat.compact()
+        assert (await chat.run("And?")).output_text == "2."
+        assert said(way.requests[-1]) == ["One?", "compaction", "Two?", "And?"]
+
+
+async def test_in_the_middle_of_a_turn_a_fork_from_before_it_can_be_compacted() -> None:
+    script = [text("1."), call("hold"), error(400, TOO_LONG, NUMBERS), window(), text("2.")]
+    gate = asyncio.Event()
+    gate.set()
+    async with limited(script, Limits(), held(gate)) as (chat, way):
+        await chat.run("One?")
+        message, _ = await failure(chat)
+        assert "Go on from before this turn (chat.fork(before=…)) and compact there" in message
+        with pytest.raises(Waiting, match="hold were not sent so far"):
+            await chat.compact()
+        other = await chat.fork(before=(await chat.turns())[-1].turn)
+        await other.compact()
+        assert (await other.run("And?")).output_text == "2."
+        assert said(way.requests[-1]) == ["One?", "compaction", "And?"]
 
 
 async def test_without_numbers_it_says_what_the_request_was() -> None:
