@@ -156,8 +156,8 @@ class Opened:
         self._leave()
         if self._connection is not None and self.place.free():
             # Others may keep it from being moved now; it is safe where it is.
-            self._connection.execute("PRAGMA busy_timeout = 0")
             with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA busy_timeout = 0")
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self.drop()
         if self._lock is not None:
