@@ -91,8 +91,9 @@ class Schedule:
 class Process:
     """A process of a simulation; what it starts is its own, and ends with it."""
 
-    def __init__(self, simulation: Simulation, name: str) -> None:
+    def __init__(self, simulation: Simulation, name: str, *, spared: bool) -> None:
         self.name = name
+        self.spared = spared
         self.alive = True
         self.driver = Inline(self)
         self._simulation = simulation
@@ -117,14 +118,24 @@ class Process:
             raise Gone(self.name)
         return task.result()
 
-    async def store(self, path: str | os.PathLike[str], *, partitions: int = 1) -> SqlStore:
+    async def store(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        readonly: bool = False,
+        partitions: int = 1,
+        owners: Literal["locks", "beats"] = "locks",
+    ) -> SqlStore:
         """Open a database from here, as an owner with the name of the process."""
         self._simulation.files.add(os.fspath(path))
         store = await open_store(
             path,
+            readonly=readonly,
             durability="process",
             partitions=partitions,
             owner=self.name,
+            owners=owners,
+            clock=self.loop.time,
             driver=self.driver,
         )
         assert isinstance(store, SqlStore)
@@ -152,7 +163,13 @@ class Process:
         """Carry out a call of the database, between two points."""
         self._simulation.point(self, f"before {sql}")
         result = call()
-        self._simulation.point(self, f"after {sql}")
+        try:
+            self._simulation.point(self, f"after {sql}")
+        except sqlite3.Error:
+            # Nobody gets the rows, so that nobody would end the statement.
+            if isinstance(result, sqlite3.Cursor):
+                result.close()
+            raise
         return result
 
     def alone(self) -> bool:
@@ -209,9 +226,12 @@ class Simulation:
         """Run a scenario, which is in no process; raises what it raises, and Stuck."""
         self.loop.run_until_complete(scenario(self))
 
-    def process(self, name: str) -> Process:
-        """A new process; its name is that of an owner, and must be new."""
-        process = Process(self, name)
+    def process(self, name: str, *, spared: bool = False) -> Process:
+        """A new process; its name is that of an owner, and must be new.
+
+        One that is `spared` has no points: it looks at what others left.
+        """
+        process = Process(self, name, spared=spared)
         self.processes.append(process)
         return process
 
@@ -227,8 +247,11 @@ class Simulation:
     def point(self, process: Process, what: str) -> None:
         """Pass a point; raises Crashed where the process is gone, and what the fault raises."""
         self._check(process)
+        if process.spared:
+            return
         self.points += 1
-        self.trace.append(f"{self.loop.time():.6f} {process.name} {what}")
+        words = " ".join(what.split()[:4])
+        self.trace.append(f"{self.loop.time():.6f} {process.name} {words}")
         fault = self._faults.get(self.points)
         if fault is not None or self.loop.random.random() < PAUSES:
             self._pause()

@@ -89,7 +89,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         context: Context | None = None,
     ) -> asyncio.Handle:
         """Call something when it is its turn, before any time passes."""
-        due = Due(self._now, callback, args, self, context or copy_context())
+        due = Due(self._now, callback, args, self, _or_own(context))
         self._add(due)
         return due
 
@@ -110,7 +110,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call something at a time."""
-        due = Due(when, callback, args, self, context or copy_context())
+        due = Due(when, callback, args, self, _or_own(context))
         heapq.heappush(self._later, (when, next(self._numbers), due))
         return due
 
@@ -197,6 +197,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self.run_until_complete(asyncio.sleep(BLINK))
         self.run_until_complete(self.shutdown_asyncgens())
         self.close()
+
+
+def _or_own(context: Context | None) -> Context:
+    """A context, or a copy of this one; an empty context is one, too."""
+    return copy_context() if context is None else context
 
 
 def fulfil(future: asyncio.Future[T], call: Callable[[], T]) -> None:
