@@ -14,18 +14,32 @@ from pathlib import Path
 import pytest
 
 from turnlog.errors import StoreMoved, TurnlogError
-from turnlog.store import SqlStore, open_store
+from turnlog.store import SqlStore
 from turnlog.store.whereabouts import Whereabouts
 from turnlog.testing.store_contract import Author, added, begun
 
 from .files import behind, opened, tamper
 
-GONE: dict[str, Callable[[Path], object]] = {
-    "removed": lambda path: path.unlink(),
-    "moved": lambda path: path.rename(path.with_name("elsewhere.db")),
-    "replaced": lambda path: shutil.copy(path, f"{path}.new") and os.replace(f"{path}.new", path),
-    "a directory": lambda path: (path.rename(path.with_name("old.db")), path.mkdir()),
-}
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def moved(path: Path) -> None:
+    path.rename(path.with_name("elsewhere.db"))
+
+
+def replaced(path: Path) -> None:
+    shutil.copy(path, f"{path}.new")
+    os.replace(f"{path}.new", path)
+
+
+def made_a_directory(path: Path) -> None:
+    path.rename(path.with_name("old.db"))
+    path.mkdir()
+
+
+GONE: tuple[Callable[[Path], None], ...] = (removed, moved, replaced, made_a_directory)
 
 
 async def written(store: SqlStore, name: str = "c") -> Author:
@@ -36,14 +50,14 @@ async def written(store: SqlStore, name: str = "c") -> Author:
     return author
 
 
-@pytest.mark.parametrize("how", GONE)
+@pytest.mark.parametrize("gone", GONE)
 async def test_nothing_is_read_or_written_behind_a_name_that_is_gone(
-    path: Path, store: SqlStore, how: str
+    path: Path, store: SqlStore, gone: Callable[[Path], None]
 ) -> None:
     author = await written(store)
     kept = path.with_name("kept.db")
     os.link(path, kept)
-    GONE[how](path)
+    gone(path)
     for _ in range(2):
         with pytest.raises(StoreMoved, match="nothing was written"):
             await store.append(Author("d").begin())
@@ -63,7 +77,7 @@ async def test_nothing_is_read_or_written_behind_a_name_that_is_gone(
 
 async def test_a_file_in_its_place_is_left_alone(path: Path, store: SqlStore) -> None:
     await written(store)
-    other = await open_store(path.with_name("other.db"))
+    other = await opened(path.with_name("other.db"))
     await written(other, "other")
     await other.close()
     path.rename(path.with_name("moved.db"))
