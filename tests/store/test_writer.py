@@ -297,17 +297,23 @@ async def test_room_comes_back_from_those_who_went_away_with_it() -> None:
 async def test_nobody_waits_behind_a_loop_that_is_gone() -> None:
     room = Room(Backlog(jobs=1))
     await room.take(1)
-    loop = asyncio.new_event_loop()
-    gone = loop.create_task(room.take(2))
-    await asyncio.to_thread(loop.run_until_complete, asyncio.wait([gone], timeout=0))
+    gone = room.take(2)
+
+    async def begin() -> None:
+        gone.send(None)
+
+    def wait_and_leave() -> None:
+        with asyncio.Runner() as runner:
+            runner.run(begin())
+
+    await asyncio.to_thread(wait_and_leave)
     other = asyncio.ensure_future(room.take(3))
     await asyncio.sleep(0)
-    loop.close()
     room.give([1])
     await other
+    gone.close()
     room.give([3])
     await room.take(1)
-    gone.get_coro().close()
 
 
 def test_a_backlog_has_room_for_one() -> None:
