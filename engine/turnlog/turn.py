@@ -22,6 +22,7 @@ from .ports import Head
 from .result import TurnResult, result_of
 from .schemas import parse_output
 from .starting import resume, run_next
+from .truncating import Mode, truncate
 from .updates import Cursor, Update
 from .watching import watch
 
@@ -124,6 +125,19 @@ class Turn(Generic[T]):
         stopped there, which is waited for with `mode="now"`.
         """
         await cancel(self._engine, self.conversation, self.id, mode=mode, reason=reason, actor=by)
+
+    async def truncate(self, *, heard: str, mode: Mode = "edit", by: str = "user") -> None:
+        """Say how much of the last answer the user really heard, where it was spoken aloud.
+
+        A turn that still speaks is cancelled first, and what was heard enters the context. `edit`
+        leaves the message with what was heard, or takes it out where that is nothing; the next
+        request forks or is full (law 9). `note` leaves it and tells the model, which keeps the
+        chain. White space at the end does not count, and the same again changes nothing.
+
+        Raises InvalidInput where `heard` is not a beginning of what was said, where the answer was
+        removed, and for a note behind which another turn has begun; Busy while a request is out.
+        """
+        await truncate(self._engine, self.conversation, self.id, heard=heard, mode=mode, actor=by)
 
     async def leave(self) -> None:
         """Stop watching: a turn that still runs here is cancelled, and one that waits is not."""

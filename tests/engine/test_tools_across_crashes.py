@@ -217,23 +217,31 @@ async def test_calls_are_probed_all_at_once(tmp_path: Path) -> None:
         await both.wait()
         return True
 
+    def order() -> str:
+        raise turnlog.Deferred
+
     @turnlog.tool(on_crash="probe", probe=ask)
     async def pay() -> str:
         await hangs.wait()
         dies.set()
         return await asyncio.Event().wait() and "never"
 
-    acting, path = agent(pay), tmp_path / "a.db"
-    async with opened([calls(call("pay"), call("pay"))], acting, path=f"{path}.lived") as log:
+    acting, path = agent(pay, order), tmp_path / "a.db"
+    script = [calls(call("pay"), call("order"), call("pay"))]
+    async with opened(script, acting, path=f"{path}.lived") as log:
         chat = await log.conversation("c", agent=acting)
         await chat.send("Pay twice.")
         await hangs.wait()
+        await recorded(chat, "call.deferred")
         await log.backup(path)
     way = scripted([text("Done.")])
     async with opened(way, acting, path=str(path)) as log:
         await log.recover()
-        assert (await resumed(await log.get("c"))).output_text == "Done."
-        assert told(way) == [HAPPENED, HAPPENED]
+        chat = await log.get("c")
+        assert (await resumed(chat)).reason == "deferred"
+        await (await the_call(chat)).answer("ordered")
+        assert (await resumed(chat)).output_text == "Done."
+        assert told(way) == [HAPPENED, HAPPENED, "ordered"]
 
 
 # -- rerun, ask, give_up -------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Annotated, cast
 
 import pytest
 from openai.types.responses import FunctionTool
-from pydantic import BaseModel, Field, field_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator
 
 from turnlog.canonical import JsonObject, obj
 from turnlog.errors import ConfigurationError, InvalidInput
@@ -447,6 +447,34 @@ async def test_a_time_limit_leaves_a_sync_tool_behind_and_drops_its_result() -> 
     assert result.failed and not done.is_set()
     release.set()
     assert await asyncio.to_thread(done.wait, 10)
+
+
+async def test_what_a_thread_was_about_to_begin_is_not_begun_behind_its_time_limit() -> None:
+    release, begun = threading.Event(), list[str]()
+    late = list[ToolResult]()
+
+    async def work() -> str:
+        begun.append("work")
+        return "never"
+
+    def slow() -> object:
+        release.wait(10)
+        return work()
+
+    result = await run_tool(tool(slow, timeout=0.01), context(), "{}", late.append)
+    assert result.failed and "its outcome is unknown" in str(result.output)
+    release.set()
+    for _ in range(50):
+        await asyncio.sleep(0.001)
+    assert (begun, late) == ([], [])
+
+
+async def test_arguments_that_cannot_be_read_are_a_failed_output() -> None:
+    def odd(n: Annotated[int, AfterValidator(lambda n: 1 // n)]) -> int:
+        return n
+
+    result = await run_tool(tool(odd), context(), '{"n": 0}')
+    assert result.failed and str(result.output).startswith("ZeroDivisionError")
 
 
 async def test_an_answer_that_comes_later() -> None:
