@@ -14,6 +14,7 @@ from collections.abc import (
     AsyncIterator,
     Iterable,
     Iterator,
+    Mapping,
     Sequence,
 )
 from dataclasses import dataclass
@@ -37,9 +38,11 @@ from .exchange_lines import (
     recorded,
 )
 from .index import Change, advance
+from .lawful import check_lawful
+from .limits import Limits
 from .ports import Append, Store
 from .record import Recorded
-from .state import State, branch, start
+from .state import State, branch, evolve, start
 
 SPOOL = 16 * 1024 * 1024
 """How much of a file is held in memory while it is verified, in bytes; the rest is on disk."""
@@ -115,26 +118,43 @@ _BROKEN = "version {1} of conversation {0!r} does not verify: run `turnlog verif
 # -- import --------------------------------------------------------------------------------
 
 
-async def import_lines(store: Store, lines: Lines) -> Imported:
+async def import_lines(store: Store, lines: Lines, limits: Limits | None = None) -> Imported:
     """Write what `export` gave, with the same ids, times and hashes; no lease is taken.
 
-    Everything is verified first, in one pass, and nothing is written where a line is wrong. What
-    is there already is left as it is. Raises ImportFailed with the number of the line, also where
-    the log holds something else under one of the ids, and what the store raises.
+    Everything is verified first, its hashes and then its history, and nothing is written where a
+    line is wrong. What is there already is left as it is. Raises ImportFailed with the number of
+    the line, also where the log holds something else under one of the ids, or an item is larger
+    than `limits` allow, and what the store raises.
     """
     with SpooledTemporaryFile[bytes](max_size=SPOOL) as spool:
-        check = Check()
-        async for chunk in _chunks(lines):
-            await asyncio.to_thread(check.take, chunk, spool)
-        check.finish()
-        found = {one.id: await _known(store, check, one) for one in check.listed}
-        for fork, number in check.outside:
-            await _check_source(store, fork, number)
-        states = {id: state for id, state in found.items() if state is not None}
+        check, states = await _checked(store, lines, limits, spool)
         written = await _write(store, _again(spool), states)
     total = sum(one.version for one in check.listed)
     ids = tuple(one.id for one in check.listed)
     return Imported(conversations=ids, written=written, already=total - written)
+
+
+async def check_lines(store: Store, lines: Lines, limits: Limits | None = None) -> None:
+    """Raise what `import_lines` would raise before it writes."""
+    with SpooledTemporaryFile[bytes](max_size=SPOOL) as spool:
+        await _checked(store, lines, limits, spool)
+
+
+async def _checked(
+    store: Store, lines: Lines, limits: Limits | None, spool: IO[bytes]
+) -> tuple[Check, dict[str, State]]:
+    """Verify lines and keep them; what they said, and the states that the log has of it."""
+    check = Check(limits=limits)
+    async for chunk in _chunks(lines):
+        await asyncio.to_thread(check.take, chunk, spool)
+    check.finish()
+    found = {one.id: await _known(store, check, one) for one in check.listed}
+    for fork, number in check.outside:
+        await _check_source(store, fork, number)
+    states = {id: state for id, state in found.items() if state is not None}
+    begun = await _sources(store, check, states)
+    await asyncio.to_thread(_check_history, _numbered(spool), dict(states), begun)
+    return check, states
 
 
 async def _chunks(lines: Lines) -> AsyncIterator[list[Line]]:
@@ -188,11 +208,53 @@ async def _check_source(store: Store, fork: Fork, number: int) -> None:
         raise ImportFailed(f"{said}, in the log", line=number)
 
 
-def _again(spool: IO[bytes]) -> Iterator[Recorded]:
-    """The events of a file that has verified."""
+def _numbered(spool: IO[bytes]) -> Iterator[tuple[int, Recorded]]:
+    """The events of a file that has verified, with the numbers of their lines."""
     spool.seek(0)
-    spool.readline()
-    return (recorded(loads_object(line)) for line in spool)
+    lines = ((number, line) for number, line in enumerate(spool, 1) if line.strip())
+    next(lines)
+    return ((number, recorded(loads_object(line))) for number, line in lines)
+
+
+def _again(spool: IO[bytes]) -> Iterator[Recorded]:
+    return (one for _, one in _numbered(spool))
+
+
+async def _sources(
+    store: Store, check: Check, states: Mapping[str, State]
+) -> dict[tuple[str, int], State | None]:
+    """The states that forks begin with, by source and version; None where the file gives it."""
+    found: dict[tuple[str, int], State | None] = {}
+    outside = {(fork.conversation, fork.version) for fork, _ in check.outside}
+    for fork in check.forks:
+        at = (fork.conversation, fork.version)
+        known = states.get(fork.conversation)
+        there = at in outside or (known is not None and known.version >= fork.version)
+        found[at] = await state_at(store, *at) if there else None
+    return found
+
+
+def _check_history(
+    events: Iterator[tuple[int, Recorded]],
+    states: dict[str, State],
+    begun: dict[tuple[str, int], State | None],
+) -> None:
+    """Raise ImportFailed at the first event that cannot have happened behind those before it."""
+    for number, one in events:
+        state = states.get(one.conversation)
+        if state is None:
+            fork = fork_of(one)
+            source = begun[fork.conversation, fork.version] if fork is not None else None
+            state = branch(source, one.conversation) if source else start(one.conversation)
+        if one.version <= state.version:
+            continue
+        try:
+            check_lawful(state, one)
+        except InvalidInput as error:
+            raise ImportFailed(str(error), line=number) from error
+        states[one.conversation] = state = evolve(state, one)
+        if (one.conversation, one.version) in begun:
+            begun[one.conversation, one.version] = state
 
 
 async def _write(store: Store, events: Iterator[Recorded], states: dict[str, State]) -> int:

@@ -20,7 +20,8 @@ from typing import IO, TypeAlias
 from .canonical import GENESIS, Json, JsonObject, dumps, integer, loads_object, objects, text
 from .configuring import check_id
 from .errors import ImportFailed, InvalidInput, StoreCorrupt
-from .events import ConversationStarted, Fork, TurnEnded, TurnStarted
+from .events import ConversationStarted, Fork, TurnStarted
+from .limits import Limits
 from .record import Recorded, decode
 
 FORMAT = "turnlog.events"
@@ -189,12 +190,15 @@ OTHER_SOURCE = "the fork continues another history of {0!r} than version {1} her
 class Check:
     """What the lines so far said, one behind the other.
 
-    `outside` are forks of what the file does not hold, with the number of their line.
+    `forks` are where conversations of the file branch off, and `outside` those of them that the
+    file does not hold, with the number of their line.
     """
 
+    limits: Limits | None = None
     number: int = 0
     listed: list[Listed] = field(default_factory=list[Listed])
     hashes: dict[str, bytearray] = field(default_factory=dict[str, bytearray])
+    forks: list[Fork] = field(default_factory=list[Fork])
     outside: list[tuple[Fork, int]] = field(default_factory=list[tuple[Fork, int]])
     _headed: bool = False
     _place: int = 0
@@ -202,19 +206,20 @@ class Check:
     _previous: bytes = GENESIS
     _ids: set[str] = field(default_factory=set[str])
     _turns: set[str] = field(default_factory=set[str])
-    _open: str | None = None
 
     def take(self, chunk: list[Line], spool: IO[bytes]) -> None:
-        """Verify some lines, and keep them; raises ImportFailed at the first that cannot follow."""
+        """Verify some lines, and keep them; raises ImportFailed at the first that cannot follow.
+
+        A blank line is kept too, so that lines can be counted again.
+        """
         for line in chunk:
             self.number += 1
             if isinstance(line, str):
                 line = line.encode("utf-8", "surrogatepass")
             raw = line.strip()
-            if not raw:
-                continue
             try:
-                self._read(loads_object(raw))
+                if raw:
+                    self._read(loads_object(raw))
             except (InvalidInput, StoreCorrupt) as error:
                 raise ImportFailed(str(error), line=self.number) from error
             spool.write(raw + b"\n")
@@ -266,6 +271,8 @@ class Check:
             )
         if one.id in self._ids:
             raise InvalidInput(f"the event id {one.id!r} stands twice in {listed.id!r}")
+        if self.limits is not None:
+            self.limits.check_items(listed.id, [one])
         self._follow_turn(one)
         self._ids.add(one.id)
         self._version, self._previous = one.version, one.hash
@@ -281,6 +288,7 @@ class Check:
             self._check_fork(first.event.fork)
 
     def _check_fork(self, fork: Fork) -> None:
+        self.forks.append(fork)
         there = self.hash_at(fork.conversation, fork.version)
         if there is None:
             self.outside.append((fork, self.number))
@@ -288,23 +296,15 @@ class Check:
             raise InvalidInput(OTHER_SOURCE.format(fork.conversation, fork.version))
 
     def _follow_turn(self, one: Recorded) -> None:
-        """A turn starts once and ends once, and one is open at a time."""
-        match one.event:
-            case TurnStarted():
-                if one.turn is None or one.turn in self._turns or self._open is not None:
-                    raise InvalidInput(f"turn {one.turn!r} cannot start here")
-                self._turns.add(one.turn)
-                self._open = one.turn
-            case TurnEnded():
-                if one.turn is None or one.turn != self._open:
-                    raise InvalidInput(f"turn {one.turn!r} cannot end here: it is not open")
-                self._open = None
-            case _:
-                pass
+        """A turn starts once; the rest of what is lawful follows from the fold (`lawful.py`)."""
+        if isinstance(one.event, TurnStarted):
+            if one.turn is None or one.turn in self._turns:
+                raise InvalidInput(f"turn {one.turn!r} cannot start here")
+            self._turns.add(one.turn)
 
     def _end(self, listed: Listed, last: Recorded) -> None:
         if last.hash.hex() != listed.hash:
             raise InvalidInput(f"the header promises another end of {listed.id!r}")
         self._place += 1
-        self._version, self._open = 0, None
+        self._version = 0
         self._ids, self._turns = set(), set()

@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import turnlog
@@ -28,6 +29,9 @@ from turnlog.record import NewEvent, Recorded, Stamp, record
 from turnlog.state import start
 from turnlog.store import MemoryStore
 from turnlog.testing import call, calls, scripted, text
+
+from ..core.strategies import World, histories
+from .given import Desk
 
 HEADER = 0
 
@@ -329,7 +333,7 @@ ENDED = ev.TurnEnded(outcome="completed")
         ([NewEvent(event=STARTED)], "turn None cannot start here"),
         (
             [NewEvent(event=STARTED, turn="t"), NewEvent(event=STARTED, turn="u")],
-            "'u' cannot start",
+            "turn 'u' cannot start while 't' is open",
         ),
         (
             [
@@ -339,14 +343,148 @@ ENDED = ev.TurnEnded(outcome="completed")
             ],
             "'t' cannot start",
         ),
-        ([NewEvent(event=ENDED, turn="t")], "'t' cannot end here"),
-        ([NewEvent(event=STARTED, turn="t"), NewEvent(event=ENDED)], "None cannot end here"),
+        ([NewEvent(event=ENDED, turn="t")], "turn 't' is not open"),
+        ([NewEvent(event=STARTED, turn="t"), NewEvent(event=ENDED)], "turn None is not open"),
     ],
 )
 async def test_a_history_that_cannot_be(events: list[NewEvent], told: str) -> None:
     lines = as_lines(forged("c1", begun("c1"), *events))
     error = await failing(lines)
     assert (error.line, told in str(error)) == (len(lines), True)
+
+
+PREPARED = ev.RequestPrepared(
+    attempt="a",
+    cause="first",
+    try_number=1,
+    kind="full",
+    ranges=(),
+    format=1,
+    digest="d",
+    transport="t",
+    store=True,
+)
+ADDED = ev.ItemAdded(key="i", item={"role": "user", "content": "Hi"})
+CALLED = ev.OutputRecorded(
+    attempt="a",
+    index=0,
+    key="o",
+    item={"type": "function_call", "call_id": "c", "name": "n", "arguments": "{}"},
+)
+COMPLETED = ev.ResponseCompleted(attempt="a", response="r")
+REQUESTED = ev.CallRequested(call="call", item="o")
+OUTPUT: dict[str, Json] = {"type": "function_call_output", "call_id": "c", "output": "42"}
+ANSWERED = ev.CallAnswered(call="call", key="k", item=OUTPUT)
+ABANDONED = ev.CallAbandoned(call="call", key="k", item=OUTPUT, reason="r")
+REJECTED = ev.CallRejected(call="call", key="k", item=OUTPUT)
+QUEUED = ev.TurnQueued(key="q", digest="d")
+ASKED = (STARTED, ADDED, PREPARED, CALLED, COMPLETED)
+
+
+def reaching(of: Literal["context", "tail"], start: int, stop: int) -> ev.RequestPrepared:
+    return replace(PREPARED, ranges=(ev.Range(of=of, start=start, stop=stop),))
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        ((replace(ADDED, ordinal=1),), "has no place 1"),
+        ((replace(ADDED, item={"type": 7}),), "item.added cannot have happened here"),
+        ((ev.ItemEdited(key="e", item=ADDED.item, ordinal=0),), "has no place 0"),
+        ((ev.ItemRemoved(key="e", ordinal=-1),), "has no place -1"),
+        ((ev.ContextCompacted(ordinal=1),), "the context has 0 places"),
+        ((ev.ContextCompacted(ordinal=0, items=-1),), "the context has 0 places"),
+        ((STARTED, PREPARED, ev.ContextCompacted(ordinal=0)), "a request is out"),
+        ((PREPARED,), "has no open turn"),
+        ((STARTED, PREPARED, PREPARED), "while a request is out"),
+        ((STARTED, reaching("context", 0, 1)), "the context does not reach from 0 to 1"),
+        ((STARTED, ADDED, reaching("tail", 3, 9)), "the tail does not reach from 3 to 9"),
+        ((STARTED, reaching("tail", 2, 1)), "the tail does not reach from 2 to 1"),
+        ((STARTED, COMPLETED), "the attempt 'a' is not open"),
+        ((STARTED, PREPARED, COMPLETED, COMPLETED), "the attempt 'a' is not open"),
+        ((STARTED, CALLED), "the attempt 'a' is not open"),
+        ((REQUESTED,), "no response asked for it with the item 'o'"),
+        ((*ASKED, REQUESTED, REQUESTED), "is there already"),
+        ((*ASKED, replace(PREPARED, attempt="b")), "nobody requested the call 'o'"),
+        ((*ASKED, ENDED), "nobody requested the call 'o'"),
+        ((*ASKED, REQUESTED, ENDED), "has no output"),
+        ((*ASKED, REQUESTED, replace(PREPARED, attempt="b")), "has no output"),
+        ((ANSWERED,), "is not pending"),
+        ((*ASKED, REQUESTED, ev.CallProgressed(call="call", data={})), "it is requested"),
+        ((*ASKED, REQUESTED, ev.CallDeferred(call="call")), "it is requested"),
+        ((*ASKED, REQUESTED, ev.CallUncertain(call="call", reason="r")), "it is requested"),
+        ((*ASKED, REQUESTED, ANSWERED, ANSWERED), "is answered already"),
+        ((*ASKED, REQUESTED, ANSWERED, ev.CallStarted(call="call")), "it is answered"),
+        ((*ASKED, REQUESTED, ANSWERED, ev.CallApproved(call="call")), "it is answered"),
+        (
+            (
+                *ASKED,
+                REQUESTED,
+                ev.CallStarted(call="call"),
+                ev.CallRejected(call="call", key="k", item=OUTPUT),
+            ),
+            "it is started",
+        ),
+        ((STARTED, PREPARED, ENDED), "a request is out"),
+        ((STARTED, PREPARED, ev.TurnPaused(reason="r")), "a request is out"),
+        ((ev.TurnPaused(reason="r"),), "turn 't' is not open"),
+        ((ev.TurnResumed(),), "turn 't' is not open"),
+        ((ev.TurnCancelRequested(),), "turn 't' is not open"),
+        ((STARTED, QUEUED), "turn 't' cannot wait here"),
+        ((QUEUED, QUEUED), "turn 't' cannot wait here"),
+    ],
+)
+async def test_an_event_that_nothing_led_to(events: Sequence[ev.Event], told: str) -> None:
+    new = [NewEvent(event=event, turn="t") for event in events]
+    lines = as_lines(forged("c1", begun("c1"), *new))
+    error = await failing(["", lines[0], "", *lines[1:]])
+    assert (error.line, told in str(error)) == (len(lines) + 2, True), error
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        (QUEUED, ENDED),
+        (QUEUED, STARTED, ENDED),
+        (*ASKED, REQUESTED, ABANDONED, ANSWERED, ENDED),
+        (
+            *ASKED,
+            REQUESTED,
+            ev.CallStarted(call="call"),
+            ev.CallUncertain(call="call", reason="crashed"),
+            ev.CallApproved(call="call"),
+            ev.CallStarted(call="call", run=2),
+            ev.CallProgressed(call="call", data={}),
+            ev.CallDeferred(call="call"),
+            ev.TurnPaused(reason="deferred", calls=("call",)),
+            ev.TurnResumed(),
+            ANSWERED,
+            ev.ContextCompacted(ordinal=1),
+            reaching("context", 0, 2),
+        ),
+    ],
+)
+async def test_a_history_that_the_engine_could_have_written(events: Sequence[ev.Event]) -> None:
+    new = [NewEvent(event=event, turn="t") for event in events]
+    there = MemoryStore()
+    assert (await import_lines(there, as_lines(forged("c1", begun("c1"), *new)))).written
+    assert await there.check("c1") == []
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(world=histories())
+def test_whatever_the_engine_decides_is_imported(world: World) -> None:
+    async def main() -> None:
+        there = MemoryStore()
+        story = world.story
+        if story.state.fork is not None:
+            return  # what it was forked from is not there
+        done = await import_lines(there, as_lines(story.events))
+        assert done.written == len(story.events)
+        head = await there.head(story.state.id)
+        assert head is not None and head.state == story.state
+
+    asyncio.run(main())
 
 
 async def test_an_event_id_that_stands_twice() -> None:
@@ -477,15 +615,28 @@ def test_whatever_a_forged_history_says_is_told_in_one_way(
     asyncio.run(main())
 
 
-async def test_numbers_that_no_database_holds(tmp_path: Path) -> None:
+async def test_numbers_that_no_context_has(tmp_path: Path) -> None:
     new = NewEvent(event=ev.ItemRemoved(key="i", ordinal=2**70))
     lines = as_lines(forged("c1", begun("c1"), new))
     async with turnlog.open(str(tmp_path / "a.db"), transport=scripted([])) as log:
-        try:
+        with pytest.raises(ImportFailed, match="has no place 1180591620717411303424"):
             await log.import_(lines)
-        except ImportFailed as error:
-            assert "cannot be written" in str(error)
-        assert (await log.verify()).ok
+        assert await log.conversations() == []
+
+
+def test_a_refused_import_makes_no_database(tmp_path: Path) -> None:
+    export, new = tmp_path / "export.jsonl", tmp_path / "new.db"
+    desk = Desk(tmp_path)
+    export.write_text("\n".join(LINES[:-1]))
+    for ran in (
+        desk.run("import", str(new), str(export)),
+        desk.run("import", str(new), "-", input="\n".join(LINES[:-1])),
+    ):
+        assert (ran.code, "the file ends" in ran.err) == (1, True)
+        assert [path.name for path in tmp_path.iterdir()] == ["export.jsonl"]
+    ran = desk.run("import", str(new), "-", input="\n".join(LINES))
+    assert ran.code == 0 and f"{len(LINES) - 1} events written" in ran.out
+    assert desk.run("export", str(new), "c3", "c1").lines == LINES
 
 
 # -- damage --------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Generator, Iterable
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import IO, TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -164,9 +164,15 @@ def import_(
 ) -> None:
     """Read what `turnlog export` wrote.
 
-    All of it verifies, or nothing is written. The database is made where there is none. What is
+    All of it verifies, or nothing is written. The database is made where there is none, when the
+    file has verified. What is
     there already is left as it is. Exit code 1 where the file is damaged.
     """
+    from tempfile import SpooledTemporaryFile
+
+    from ..exchange import SPOOL, check_lines
+    from ..limits import Limits
+    from ..store import MemoryStore
     from .opening import making, run
     from .screen import Screen
     from .words import counted
@@ -174,8 +180,13 @@ def import_(
     screen = Screen(as_json=as_json)
 
     async def work(lines: Iterable[bytes]) -> None:
-        async with making(db) as opened:
-            with screen.err.status("importing"):
+        with SpooledTemporaryFile[bytes](max_size=SPOOL) as again, screen.err.status("importing"):
+            if _is_new(db):
+                # A file that is refused must not leave an empty database behind.
+                await check_lines(MemoryStore(), _kept(lines, again), Limits())
+                again.seek(0)
+                lines = again
+            async with making(db) as opened:
                 done = await opened.import_(lines)
         if as_json:
             screen.data(done)
@@ -189,6 +200,19 @@ def import_(
 
     with _read(file) as lines:
         run(work(lines))
+
+
+def _is_new(db: str) -> bool:
+    from ..store import IN_MEMORY
+
+    return db not in IN_MEMORY and not Path(db).exists()
+
+
+def _kept(lines: Iterable[bytes], again: IO[bytes]) -> Iterator[bytes]:
+    """The lines, which can be read again: stdin cannot."""
+    for line in lines:
+        again.write(line)
+        yield line
 
 
 @contextmanager
