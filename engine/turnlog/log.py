@@ -37,6 +37,7 @@ from .state import Status
 from .store import open_store
 from .verifying import Report, verify
 from .warming import keep_trying
+from .working import Worker, WorkReport, log_report
 
 
 def find_transport(name: str, endpoint: Endpoint) -> Transport:
@@ -163,6 +164,36 @@ class Log:
         self._check_open()
         return await recover(self._engine)
 
+    async def work(
+        self,
+        *,
+        stop: asyncio.Event | None = None,
+        most: int = 100,
+        poll: float = 1.0,
+        grace: float = 30.0,
+        every: float = 60.0,
+        report: Callable[[WorkReport], None] | None = None,
+    ) -> WorkReport:
+        """Go on with whatever can go on, until `stop` is set or for ever; what was done.
+
+        Turns of dead owners are settled and resumed, those that waited for an answer go on when it
+        has come, and queued ones begin: of agents that are registered here, at most `most` at
+        once. It looks when something is appended, and every `poll` seconds. When it is told to
+        stop it takes on nothing more, and waits `grace` seconds for what runs. Any number of
+        processes may work on one database. `report` is called every `every` seconds, and at the
+        end; without it a line is logged. Raises ConfigurationError without a key, and Closed.
+        """
+        self._check_open()
+        self._engine.transport.check()
+        for name, value in (("most", most), ("poll", poll), ("every", every)):
+            if value <= 0:
+                raise InvalidInput(f"{name} is a number above 0, not {value}")
+        worker = Worker(self._engine, most, poll, every, report or log_report)
+        await worker.run(stop or asyncio.Event())
+        await worker.drain(grace)
+        worker.report(worker.now())
+        return worker.now()
+
     async def verify(
         self, conversation: str | None = None, *, told: Callable[[Report], None] | None = None
     ) -> Report:
@@ -195,7 +226,7 @@ class Log:
 
         Raises ImportFailed, which names the line.
         """
-        return await import_lines(self._engine.store, lines)
+        return await import_lines(self._engine.store, lines, self._engine.limits)
 
     # -- closing -----------------------------------------------------------------------------
 
