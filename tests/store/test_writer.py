@@ -7,7 +7,7 @@ import contextlib
 import random
 import resource
 import threading
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -17,10 +17,11 @@ from turnlog.errors import Closed, InvalidInput, OutcomeUnknown, StoreMoved, Sto
 from turnlog.ports import Appended
 from turnlog.store import Backlog, SqlStore, open_store, settings_for
 from turnlog.store.bell import Bell
+from turnlog.store.driving import Threads
 from turnlog.store.opening import open_database
 from turnlog.store.room import Room
 from turnlog.store.transaction import Transaction
-from turnlog.store.writer import Writer
+from turnlog.store.writer import LOOK, Writer
 from turnlog.testing.store_contract import Author, added, begun, raises
 
 from .files import behind, opened
@@ -319,3 +320,68 @@ async def test_nobody_waits_behind_a_loop_that_is_gone() -> None:
 def test_a_backlog_has_room_for_one() -> None:
     with pytest.raises(InvalidInput):
         Backlog(jobs=0)
+
+
+# -- step by step ---------------------------------------------------------------------------
+
+
+class ByHand(Threads):
+    """Runs the writer where and when the test says so."""
+
+    work: Iterator[float | None] = iter(())
+
+    def start(self, work: Iterator[float | None]) -> Callable[[], None]:
+        self.work = work
+        return lambda: None
+
+
+@contextlib.asynccontextmanager
+async def by_hand(path: Path) -> AsyncGenerator[tuple[Writer, ByHand]]:
+    """A writer that has opened its file; it has room for one."""
+    driver = ByHand()
+    backlog = Backlog(jobs=1)
+    writer = Writer(lambda: open_database(settings_for(path)), Bell(), driver, backlog)
+    assert next(driver.work) is None
+    yield writer, driver
+    writer.stop()
+    assert list(driver.work) == []
+    assert writer.done.done()
+
+
+def fine(transaction: Transaction) -> Appended:
+    return Appended(int(transaction.wrote))
+
+
+async def test_who_was_let_in_as_the_store_closed_is_told(path: Path) -> None:
+    async with by_hand(path) as (writer, driver):
+        first, second = (asyncio.ensure_future(writer.submit(fine)) for _ in range(2))
+        await asyncio.sleep(0)
+        next(driver.work)
+        writer.stop()
+        with pytest.raises(Closed):
+            await second
+        assert await first == Appended(0)
+
+
+async def test_who_looks_for_others_survives_a_file_that_is_not_there(path: Path) -> None:
+    def mistake(transaction: Transaction) -> Appended:
+        raise ZeroDivisionError(transaction.wrote)
+
+    async with by_hand(path) as (writer, driver):
+        submitted = asyncio.ensure_future(writer.submit(mistake))
+        await asyncio.sleep(0)
+        next(driver.work)
+        with pytest.raises(ZeroDivisionError):
+            await submitted
+        with writer.watching():
+            moved = path.rename(path.with_name("moved.db"))
+            assert next(driver.work) == LOOK
+            assert not await writer.others.next(0)
+            moved.rename(path)
+            contents = path.read_bytes()
+            path.write_bytes(b"x" * 4096)
+            assert next(driver.work) == LOOK
+            assert not await writer.others.next(0)
+            path.write_bytes(contents)
+            assert next(driver.work) == LOOK
+            assert await writer.others.next(0)
