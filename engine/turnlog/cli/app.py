@@ -21,7 +21,7 @@ from ..errors import (
     TurnlogError,
     UsageError,
 )
-from . import doctor, history, local, looking, moving, serving, settling, talking
+from . import doctor, history, local, looking, moving, serving, settling, talking, working
 
 EPILOG = (
     "Exit codes: 0 ok; 1 something was found, or a turn did not complete; 2 wrong usage; 3 not"
@@ -118,7 +118,9 @@ for _command in (
     settling.fork,
     settling.approve,
     settling.reject,
+    settling.resolve,
     settling.recover,
+    working.work,
     moving.verify,
     moving.export,
     moving.import_,
