@@ -119,6 +119,7 @@ for _command in (
     settling.approve,
     settling.reject,
     settling.resolve,
+    settling.resolve,
     settling.recover,
     working.work,
     moving.verify,

@@ -6,9 +6,97 @@ The one rule: what a call waits for says what approving and rejecting it mean.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..call import Call
-from ..errors import InvalidInput, NotFound
+from ..canonical import loads
+from ..conversation import Conversation
+from ..decide_calls import Verb
+from ..errors import InvalidInput, NotFound, NotPending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What is to become of a call, and the output that it gets, where it is answered."""
+
+    verb: Verb
+    output: object = None
+    failed: bool = False
+    reason: str | None = None
+
+
+DONE: dict[Verb, str] = {
+    "approve": "approved",
+    "reject": "rejected",
+    "rerun": "rerun",
+    "answer": "answered",
+    "abandon": "abandoned",
+}
+"""What was done, in a word."""
+
+
+def the_decision(
+    *,
+    flags: dict[Verb, bool],
+    answer: str | None,
+    answer_json: str | None,
+    failed: bool,
+    reason: str | None,
+) -> Decision:
+    """The one decision that a command line asks for; raises InvalidInput for none, and for two."""
+    asked = [verb for verb, wanted in flags.items() if wanted]
+    for given in (answer, answer_json):
+        if given is not None:
+            asked.append("answer")
+    if len(asked) != 1:
+        raise InvalidInput(
+            "say exactly one of --answer, --answer-json, --rerun, --abandon, --approve and --reject"
+            f" ({len(asked) or 'none'} given)"
+        )
+    (verb,) = asked
+    if failed and verb != "answer":
+        raise InvalidInput(f"--failed goes with an answer, not with --{verb}")
+    if reason is not None and verb == "answer":
+        raise InvalidInput("--reason does not go with an answer: the answer says it")
+    output = loads(answer_json) if answer_json is not None else answer
+    return Decision(verb=verb, output=output, failed=failed, reason=reason)
+
+
+async def carry_out(call: Call, decision: Decision, *, by: str) -> None:
+    """Do with a call what was decided; raises NotPending, naming what can be done instead."""
+    if decision.verb not in call.can:
+        can = ", ".join(f"--{verb}" for verb in call.can)
+        what = f"what can be done: {can}" if can else "nothing can be done about it"
+        raise NotPending(f"call {call.id!r} is {call.status}, so no --{decision.verb}; {what}")
+    match decision.verb:
+        case "approve":
+            await call.approve(by=by, reason=decision.reason)
+        case "reject":
+            await call.reject(by=by, reason=decision.reason)
+        case "rerun":
+            await call.rerun(by=by, reason=decision.reason)
+        case "abandon":
+            await call.abandon(by=by, reason=decision.reason or "abandoned")
+        case _:
+            await call.answer(decision.output, by=by, failed=decision.failed)
+
+
+async def find_call(conversation: Conversation, given: str | None) -> Call:
+    """The call that is meant, among those that wait; by its id also one that was abandoned.
+
+    Raises NotFound, and InvalidInput where several are meant.
+    """
+    waiting = (await conversation.state()).pending
+    try:
+        return the_call(waiting, given, conversation.id)
+    except NotFound:
+        if given is None:
+            raise
+        try:
+            return await conversation.call(given)
+        except NotPending:
+            pass
+        raise
 
 
 async def decide(call: Call, *, allowed: bool, by: str, reason: str | None) -> None:

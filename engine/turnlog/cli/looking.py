@@ -155,6 +155,9 @@ def call_data(call: Call) -> dict[str, object]:
         "kind": call.kind,
         "status": call.status,
         "waits_for": call.waits_for,
+        "why": call.why,
+        "can": call.can,
+        "runs": call.runs,
         "call_id": call.call_id,
         "arguments": call.arguments,
         "raw": call.raw,
@@ -202,12 +205,19 @@ def _text(value: object) -> Text:
     return value if isinstance(value, Text) else Text(safe(str(value)))
 
 
-_WHAT_CAN_BE_DONE = {
-    "approval": "turnlog approve {db} {id} {call}, or reject",
-    "uncertain": "turnlog approve {db} {id} {call} runs it again; or reject",
-    "deferred": "turnlog reject {db} {id} {call} gives it up",
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "approve": ("turnlog approve {db} {id} {call}", "lets it run"),
+    "reject": ("turnlog reject {db} {id} {call}", "refuses it"),
+    "rerun": ("turnlog resolve {db} {id} {call} --rerun", "runs it again, with the same key"),
+    "answer": ("turnlog resolve {db} {id} {call} --answer TEXT", "gives it this output"),
+    "abandon": ("turnlog resolve {db} {id} {call} --abandon", "gives it up"),
 }
-_GO_ON = "turnlog resume {db} {id} --agents MODULE:NAME"
+_SETTLES: dict[str, tuple[str, ...]] = {
+    "approval": ("approve", "reject"),
+    "uncertain": ("rerun", "answer", "abandon"),
+    "deferred": ("answer", "abandon"),
+}
+_GO_ON = ("turnlog resume {db} {id} --agents MODULE:NAME", "goes on")
 
 
 def waiting(show: Callable[[Text], None], db: str, state: ConversationState) -> None:
@@ -221,9 +231,17 @@ def waiting(show: Callable[[Text], None], db: str, state: ConversationState) -> 
         what = waits_for(state, call)
         words = safe(call_words(call.name, call.kind, given_to(call.raw)))
         show(Text.assemble(("? ", "yellow"), (words, "bold"), (f"  waits: {what}", "yellow")))
-        hint = _WHAT_CAN_BE_DONE.get(what, _GO_ON)
-        said = hint.format(db=db, id=call.conversation, call=call.id)
-        show(Text(safe(f"  {said}"), style="dim"))
+        if what == "uncertain" and call.why is not None:
+            show(Text(safe(f"  {call.why}"), style="dim"))
+        for command, does in _hints(what, call):
+            said = command.format(db=db, id=call.conversation, call=call.id)
+            show(Text(safe(f"  {said}  {does}"), style="dim"))
+
+
+def _hints(what: str, call: Call) -> list[tuple[str, str]]:
+    """The commands that do something about a call, and what each does."""
+    verbs = [verb for verb in _SETTLES.get(what, ()) if verb in call.can]
+    return [_COMMANDS[verb] for verb in verbs] or [_GO_ON]
 
 
 def waits_for(state: ConversationState, call: Call) -> str:

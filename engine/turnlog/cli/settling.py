@@ -1,4 +1,4 @@
-"""Commands that decide something: fork, approve, reject, recover.
+"""Commands that decide something: fork, approve, reject, resolve, recover.
 
 The one rule: they record a decision and who took it; nothing goes on before somebody resumes.
 """
@@ -179,6 +179,92 @@ def _decide(
             screen.note(f"{decision} {words}", style="green")
 
     run(work())
+
+
+# -- resolve -------------------------------------------------------------------------------
+
+
+def resolve(
+    db: Db,
+    id: Id,
+    call: CallId = None,
+    *,
+    answer: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Give it this output, as text.")
+    ] = None,
+    answer_json: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON", help='Give it this output; an object with a "type" is a whole item.'
+        ),
+    ] = None,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="It is uncertain, and may run again.")
+    ] = False,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="Tell the model that no answer will come.")
+    ] = False,
+    approve: Annotated[bool, typer.Option("--approve", help="Let it run.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Refuse it.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="The answer says that it failed.")
+    ] = False,
+    by: By = "user",
+    reason: Reason = None,
+    resume: Resume = False,
+    agents: Agents = None,
+    transport: TransportName = None,
+    base_url: BaseUrl = None,
+    profile: ProfileName = None,
+    script: ScriptFile = None,
+    transcript: TranscriptFile = None,
+    option: TransportOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Settle a call that waits or is uncertain.
+
+    Exactly one of the first six options says how; `turnlog show` says what can be done. Nothing
+    runs before the turn is resumed: with --resume here, else by `turnlog resume`.
+    """
+    from .deciding import DONE, carry_out, find_call, the_decision
+    from .opening import Way, run, writing
+    from .screen import Screen
+    from .talking import go_on
+    from .words import call_words, given_to
+
+    screen = Screen(as_json=as_json)
+    decision = the_decision(
+        flags={"rerun": rerun, "abandon": abandon, "approve": approve, "reject": reject},
+        answer=answer,
+        answer_json=answer_json,
+        failed=failed,
+        reason=reason,
+    )
+
+    async def work() -> None:
+        async with writing(db) as opened:
+            found = await find_call(await opened.get(id), call)
+            await carry_out(found, decision, by=by)
+        done = DONE[decision.verb]
+        if as_json:
+            screen.data({"conversation": id, "call": found.id, "decision": done, "by": by})
+        else:
+            words = call_words(found.name, found.kind, given_to(found.raw))
+            said = "may run again:" if decision.verb == "rerun" else done
+            screen.note(f"{said} {words}", style="green")
+
+    run(work())
+    if resume:
+        way = Way(
+            agents=agents,
+            transport=transport,
+            base_url=base_url,
+            profile=profile,
+            script=script,
+            transcript=transcript,
+            option=option,
+        )
+        go_on(db, id, way, by=by, as_json=as_json)
 
 
 # -- recover -------------------------------------------------------------------------------
