@@ -23,13 +23,14 @@ from turnlog.errors import Busy, InvalidInput
 from turnlog.ports import TurnRow
 from turnlog.record import NewEvent, Recorded, Stamp, record
 from turnlog.testing.invariants import violations
-from turnlog.testing.torture import Torture, Torturer, stolen, torture, traps
-from turnlog.testing.torture_processes import is_gone, is_stopped, killed, launched
+from turnlog.testing.torture import Torture, Torturer, stolen, traps
+from turnlog.testing.torture_processes import gone, is_gone, is_stopped, killed, launched
 from turnlog.testing.torture_report import Report, answered, ended, judge, told
 from turnlog.testing.torture_worker import Job, Worker, shown, work, working
 from turnlog.testing.traps import PLACES, Trap
-from turnlog.testing.victims import UNASKED, done, model, said
+from turnlog.testing.victims import UNASKED, Effects, agent_of, done, model, said
 from turnlog.testing.witness import Witness
+from turnlog.tools import ToolContext, run_tool
 from turnlog.updates import Cursor, Delta, Retracted, Update
 from turnlog_transports.simulator import Simulator
 
@@ -139,15 +140,9 @@ async def test_a_worker_leaves_to_others_what_they_have(job: Job) -> None:
 # -- processes -----------------------------------------------------------------------------
 
 
-async def gone(pid: int) -> None:
-    """Wait until a process is no more."""
-    while not is_gone(pid):
-        await asyncio.sleep(0.005)
-
-
 async def test_what_dies_around_an_effect_is_finished_by_another(job: Job) -> None:
     """Somebody looks whether it happened: what did not is run again, what did is not."""
-    report, job = Report(), replace(job, at_once=1)
+    report, job = Report(), replace(job, at_once=1, turns=2)
     async with launched(job, report) as workers:
         for place, effects in (("before-effect", 0), ("after-effect", 1)):
             await gone(await workers.start(place, "1", "http", f"{place}:1"))
@@ -198,31 +193,46 @@ async def tortured(job: Job) -> AsyncGenerator[Torturer]:
 
 
 async def test_the_loop_starts_others_for_the_dead_and_leaves_the_frozen_alone(job: Job) -> None:
-    async with tortured(job) as torturer:
+    async with tortured(replace(job, turns=10_000)) as torturer:
         await torturer.start()
         await torturer.start_again()
         ((owner, pid),) = torturer.running.items()
+        torturer.stopped = lambda pid: True
         await torturer.freeze(owner, pid)
         torturer.stopped = lambda pid: False
         await torturer.freeze(owner, pid)
-        await torturer.kill(owner)
+        torturer.plan = replace(torturer.plan, kills=1, freezes=1.0)
+        await torturer.strike()
+        assert list(torturer.running) == [owner]
+        torturer.plan = replace(torturer.plan, freezes=0.0)
+        await torturer.strike()
         assert owner not in torturer.running
+        await torturer.strike()  # was that not enough?
         await torturer.freeze(owner, pid)
         ((second, next_pid),) = torturer.running.items()
         await killed(next_pid)
         await torturer.start_again()
         assert len(torturer.running) == 1 and second not in torturer.running
         assert (torturer.report.kills, torturer.report.looks) == (1, 1)
-        assert torturer.report.freezes == Path("/proc/self").exists()
+        assert torturer.report.freezes == 1
         assert (torturer.report.violations, torturer.report.problems) == ([], [])
+        # One that fails ends it all, and what it said stands in the report.
+        torturer.workers.finished.clear()
+        pid = await torturer.workers.start("lost", "1", "pigeon")
+        await torturer.workers.finished.wait()
+        await torturer.workers.ended(pid)
+        assert "there is no transport 'pigeon'" in torturer.report.problems[0]
 
 
-async def test_a_worker_that_fails_ends_the_torture(job: Job) -> None:
-    """Without another to hide it: what it said stands in the report."""
-    report = await torture(Torture(job=job, kills=0, transports=("pigeon",), processes=1))
-    assert "there is no transport 'pigeon'" in report.problems[0]
-    assert "c0: its turns are none" in report.problems
-    assert report.conversations == 0
+async def test_a_probe_looks_for_the_effect(tmp_path: Path) -> None:
+    effects = Effects(tmp_path / "effects")
+    tool = agent_of(effects, Trap()).toolset.get("probed")
+    assert tool is not None
+    context = ToolContext(deps=None, conversation="c", turn="t", tool="probed", idempotency_key="k")
+    assert (await tool.probed(context, '{"n": 1}')).result is None
+    await run_tool(tool, context, '{"n": 1}')
+    probed = await tool.probed(context, '{"n": 1}')
+    assert probed.result is not None and probed.result.output == done("k")
 
 
 def test_what_was_taken_from_somebody_who_lives() -> None:

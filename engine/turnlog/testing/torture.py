@@ -31,10 +31,6 @@ from .victims import UNASKED
 from .witness import Witness
 
 
-def _nothing() -> Iterable[JsonObject]:
-    return ()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Torture:
     """What is to be done to whom.
@@ -56,7 +52,9 @@ class Torture:
     furthest: int = 40
 
 
-async def torture(plan: Torture, requests: Callable[[], Iterable[JsonObject]] = _nothing) -> Report:
+async def torture(
+    plan: Torture, requests: Callable[[], Iterable[JsonObject]] = tuple[JsonObject, ...]
+) -> Report:
     """Torture a store until all conversations are finished, and say what came of it.
 
     `requests` gives the bodies of the creates that the provider got.
@@ -116,17 +114,12 @@ class Torturer:
         """Torture them until one says that all is done."""
         for _ in range(self.plan.processes):
             await self.start()
-        while not await self.done():
+        while not self.workers.finished.is_set():
+            await self.pause()
             await self.start_again()
-            if self.is_enough():
-                continue
-            owner = self._draw.choice(sorted(self.running))
-            if self._draw.random() < self.plan.freezes:
-                await self.freeze(owner, self.running[owner])
-            else:
-                await self.kill(owner)
+            await self.strike()
         for pid in self.running.values():
-            await killed(pid)
+            await self.workers.ended(pid)
         await self.look()
 
     async def start(self) -> None:
@@ -144,12 +137,21 @@ class Torturer:
                 del self.running[owner]
                 await self.start()
 
-    async def done(self) -> bool:
-        """Let them work for a while; whether one says that all is done."""
+    async def pause(self) -> None:
+        """Let them work for a while, unless all is done before."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._draw.uniform(*self.plan.pause)):
                 await self.workers.finished.wait()
-        return self.workers.finished.is_set()
+
+    async def strike(self) -> None:
+        """Kill one of them, or freeze it."""
+        if self.is_enough() or self.workers.finished.is_set():
+            return
+        owner = self._draw.choice(sorted(self.running))
+        if self._draw.random() < self.plan.freezes:
+            await self.freeze(owner, self.running[owner])
+        else:
+            await self.kill(owner)
 
     def is_enough(self) -> bool:
         """Whether there were as many kills as there should be."""

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,11 @@ class Workers:
         assert self.launcher.stdin is not None
         self.launcher.stdin.write((" ".join(words) + "\n").encode())
         return await self._pids.get()
+
+    async def ended(self, pid: int) -> None:
+        """Let a worker find that all is done; where something is wrong, it may never be."""
+        await gone(pid, unless=lambda: bool(self.report.problems))
+        await killed(pid)
 
     async def listen(self) -> None:
         """Take down what is said, until nobody is left who could say anything."""
@@ -83,12 +88,17 @@ def is_gone(pid: int) -> bool:
     return False
 
 
+async def gone(pid: int, *, unless: Callable[[], bool] = lambda: False) -> None:
+    """Wait until a process is no more, unless something else happens."""
+    while not (unless() or is_gone(pid)):  # noqa: ASYNC110 - no child of ours, whose end is told
+        await asyncio.sleep(0.001)
+
+
 async def killed(pid: int) -> None:
     """Kill a process, and wait until it is gone."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    while not is_gone(pid):  # noqa: ASYNC110 - it is no child of ours, whose end is told
-        await asyncio.sleep(0.001)
+    await gone(pid)
 
 
 def is_stopped(pid: int) -> bool:
