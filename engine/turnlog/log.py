@@ -270,6 +270,7 @@ class Opening:
     endpoint: Endpoint
     readonly: bool
     durability: Literal["power", "process"]
+    owners: Literal["locks", "beats"]
     on_unknown: OnUnknown | None
     limits: Limits
     warm: bool
@@ -304,7 +305,10 @@ class Opening:
             transport = find_transport(transport, self.endpoint)
         try:
             store = self.store or await open_store(
-                self.path, readonly=self.readonly, durability=self.durability
+                self.path,
+                readonly=self.readonly,
+                durability=self.durability,
+                owners=self.owners,
             )
         except StoreError:
             await transport.close()
@@ -334,6 +338,7 @@ def open(
     profile: Profile | str | None = None,
     readonly: bool = False,
     durability: Literal["power", "process"] = "power",
+    owners: Literal["locks", "beats"] = "locks",
     on_unknown: OnUnknown | None = None,
     limits: Limits | None = None,
     warm: bool = False,
@@ -356,9 +361,11 @@ def open(
     `allow_insecure`. `warm` connects ahead of the first send, in the background. `timeouts` bound
     every wait for the provider. `proxy` is the URL of one, and `tls` a context or the path of a
     file with the certificates to trust, for WebSocket and HTTP alike. `durability` names what an
-    answered append survives: `power` a power cut, `process` the death of the process. `on_unknown`
-    is what to do where it is unknown whether a request was carried out (law 10): `resend`, or
-    `stop`, the default with hosted tools that have effects. `limits` say how large items and
+    answered append survives: `power` a power cut, `process` the death of the process. `owners`
+    says how processes know that others live: by `locks` on one machine, by `beats` where files
+    cannot be locked (`store.open_store`). `on_unknown` is what to do where it is unknown whether a
+    request was carried out (law 10): `resend`, or `stop`, the default with hosted tools that have
+    effects. `limits` say how large items and
     requests may be, and how many turns run here at once. `store` and `ambient` replace the
     database, and time and randomness.
 
@@ -385,6 +392,7 @@ def open(
         endpoint=endpoint,
         readonly=readonly,
         durability=durability,
+        owners=owners,
         on_unknown=on_unknown,
         limits=limits or Limits(),
         warm=warm,

@@ -14,6 +14,8 @@ import turnlog
 from turnlog import events as ev
 from turnlog.testing import call, scripted
 
+from .given import COMMAND
+
 AGENT = """
 import turnlog
 
@@ -49,15 +51,7 @@ async def test_a_worker_goes_on_with_what_was_approved_and_stops_when_told(tmp_p
     script = tmp_path / "script.json"
     script.write_text(json.dumps([{"text": "Paid."}]))
     process = await asyncio.create_subprocess_exec(
-        *(
-            sys.executable,
-            "-c",
-            "from turnlog.cli import main; main()",
-            "work",
-            str(path),
-            "--agents",
-            "shop:bot",
-        ),
+        *(*COMMAND, "work", str(path), "--agents", "shop:bot"),
         *("--script", str(script), "--poll", "0.05", "--every", "60", "--json"),
         cwd=tmp_path,
         stdout=asyncio.subprocess.PIPE,

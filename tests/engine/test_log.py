@@ -204,3 +204,13 @@ async def test_a_key_is_text_or_a_callable(key: object) -> None:
         ) as log:
             chat = await log.conversation("c", agent="test")
             assert (await chat.run("Hi.")).output_text == "Hi."
+
+
+async def test_owners_may_be_known_by_their_beats_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    async with turnlog.open(
+        path, agents=[agent()], transport=scripted([text("Hi.")]), owners="beats"
+    ) as log:
+        assert (await (await log.conversation("c", agent="test")).run("Hi.")).output_text == "Hi."
+        assert [one.stem for one in path.with_name("a.db-owners").iterdir()] == ["opening"]
+        assert await log.recover() == []
