@@ -25,11 +25,12 @@ from turnlog.errors import Busy, Conflict, NotPending, StoreError, Waiting
 from turnlog.items import type_of
 from turnlog.ports import Append, Appended, Store
 from turnlog.store import migrate
-from turnlog.testing import Reply, Scripted, call, calls, scripted
+from turnlog.testing import Reply, call, calls
 from turnlog.testing import text as says
 from turnlog.testing.invariants import Effect, Violation, violations
 from turnlog.testing.simulation import Gone, Process, Simulation
 from turnlog.testing.store_contract import Author, added
+from turnlog_transports.replay import ReplayTransport
 
 LIVES = 6
 """How often a role begins anew at the most: a process dies once or twice."""
@@ -121,7 +122,7 @@ class World:
     open: Open = opened
     told: list[str] = field(default_factory=list[str])
     effects: list[Effect] = field(default_factory=list[Effect])
-    providers: list[Scripted] = field(default_factory=list[Scripted])
+    providers: list[ReplayTransport] = field(default_factory=list[ReplayTransport])
     followers: dict[str, Follower] = field(default_factory=dict[str, "Follower"])
     ends: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     agent: turnlog.Agent = field(init=False)
@@ -150,7 +151,7 @@ class World:
     async def log(self, process: Process) -> turnlog.Log:
         """Open the log in a process, with a provider that knows nothing of earlier ones."""
         store = await self.open(process, self.path)
-        provider = scripted([model] * 50, seed=process.name)
+        provider = ReplayTransport([model] * 50, seed=process.name)
         self.providers.append(provider)
         log = await turnlog.open(
             "",
@@ -177,7 +178,7 @@ class World:
             acknowledged=told,
             requests=bodies,
             effects=effects,
-            samples=4,
+            samples=2,
             repeat=repeat,
         )
 
@@ -312,7 +313,8 @@ def appends(open: Open = opened) -> Callable[[Simulation], Coroutine[object, obj
         path = simulation.directory / "log.db"
         shutil.copyfile(empty(), path)
         told: list[str] = []
-        scripts = [_script(Author(name)) for name in ("a", "b")]
+        a, b = Author("a"), Author("b")
+        scripts = [[a.begin(), a.write(added("k1"), added("k2"))], [b.begin()]]
         for number in range(LIVES):
             process = simulation.process(f"one-{number}")
             try:
@@ -324,10 +326,10 @@ def appends(open: Open = opened) -> Callable[[Simulation], Coroutine[object, obj
             except (Gone, StoreError):
                 process.kill()
             async with looking(simulation, path, readonly=True) as store:
-                found = await violations(store, acknowledged=told, repeat=False)
+                found = await violations(store, acknowledged=told, samples=1, repeat=False)
                 assert not found, found
         async with looking(simulation, path) as store:
-            found = await violations(store, acknowledged=told)
+            found = await violations(store, acknowledged=told, samples=2)
             assert not found, found
         assert set(told) == {
             event.id for script in scripts for one in script for event in one.events
@@ -335,10 +337,6 @@ def appends(open: Open = opened) -> Callable[[Simulation], Coroutine[object, obj
         assert not simulation.loop.problems, simulation.loop.problems
 
     return run
-
-
-def _script(author: Author) -> list[Append]:
-    return [author.begin(), author.write(added("k1"), added("k2"))]
 
 
 async def _appended(store: Store, script: Sequence[Append], told: list[str]) -> None:
