@@ -44,7 +44,7 @@ def the_decision(
     reason: str | None,
 ) -> Decision:
     """The one decision that a command line asks for; raises InvalidInput for none, and for two."""
-    asked = [verb for verb, wanted in flags.items() if wanted]
+    asked = list[Verb](verb for verb, wanted in flags.items() if wanted)
     for given in (answer, answer_json):
         if given is not None:
             asked.append("answer")
