@@ -119,7 +119,6 @@ for _command in (
     settling.approve,
     settling.reject,
     settling.resolve,
-    settling.resolve,
     settling.recover,
     working.work,
     moving.verify,
