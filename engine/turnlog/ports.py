@@ -100,7 +100,10 @@ class TurnRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationRow:
-    """A conversation in a list. Times are microseconds since 1970."""
+    """A conversation in a list. Times are microseconds since 1970.
+
+    `orphaned` says that nobody runs its open turn: the owner is dead, or has let go of it.
+    """
 
     id: str
     version: int

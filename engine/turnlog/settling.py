@@ -74,7 +74,7 @@ async def recover(engine: Engine) -> list[Recovered]:
 
 
 async def left_behind(engine: Engine) -> AsyncGenerator[str]:
-    """The conversations whose open turn nobody runs: its owner is dead, or let go of it."""
+    """The conversations whose open turn nobody runs: its owner is dead, or has let go of it."""
     dead = await engine.store.orphans()
     for conversation in dead:
         yield conversation
@@ -82,15 +82,8 @@ async def left_behind(engine: Engine) -> AsyncGenerator[str]:
     while rows := await engine.store.conversations(status="busy", after=after, limit=PAGE):
         after = rows[-1].id
         for row in rows:
-            if row.id not in known and await _is_unowned(engine, row.id):
+            if row.orphaned and row.id not in known and not engine.runs(row.id):
                 yield row.id
-
-
-async def _is_unowned(engine: Engine, conversation: str) -> bool:
-    if engine.runs(conversation):
-        return False
-    head = await engine.store.head(conversation)
-    return head is not None and head.owner is None and is_left(head, running=False)
 
 
 async def settle_left(engine: Engine, conversation: str) -> list[Recovered]:

@@ -280,5 +280,5 @@ class MemoryStore:
             updated=state.updated,
             fork_of=state.fork.conversation if state.fork else None,
             turn=state.turn.id if state.turn else None,
-            orphaned=self._orphaned(kept),
+            orphaned=self._orphaned(kept) or (state.status == "busy" and kept.owner is None),
         )

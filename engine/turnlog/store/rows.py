@@ -220,7 +220,7 @@ def conversation_row(row: tuple[Any, ...], orphaned: bool) -> ConversationRow:
         updated,
         fork_of,
         turn,
-        _,
+        owner,
     ) = _LISTED.fit(row)
     return ConversationRow(
         id=id,
@@ -235,7 +235,7 @@ def conversation_row(row: tuple[Any, ...], orphaned: bool) -> ConversationRow:
         updated=updated,
         fork_of=fork_of,
         turn=turn,
-        orphaned=orphaned,
+        orphaned=orphaned or (status == "busy" and owner is None),
     )
 
 

@@ -108,7 +108,7 @@ class ListSuite(Opens):
             assert (row.version, row.status, row.turn) == (4, "busy", "t")
             assert row.metadata == {"team": "blue"}
             assert (row.created, row.updated) == (4_001_000, 4_003_000)
-            assert (row.fork_of, row.orphaned) == (None, False)
+            assert (row.fork_of, row.orphaned) == (None, True)  # nobody holds its lease
 
     async def test_those_that_are_not_idle_are_listed_by_status(self) -> None:
         async with self.one() as store:
