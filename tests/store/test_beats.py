@@ -302,6 +302,26 @@ async def test_what_decides_is_the_beat_in_the_transaction(path: Path) -> None:
         assert (await head(store)).mine
 
 
+async def test_who_could_not_beat_is_not_late(path: Path) -> None:
+    async with beating(path, beat=0.05, late=0.4) as store:
+        author = Author("c")
+        await store.append(author.begin())
+        state = author.state
+        left_by(path, "far", 3)
+        with behind(path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            assert (await head(store)).alive
+            taking = asyncio.ensure_future(store.append(author.write(lease="acquire", epoch=1)))
+            while (await head(store)).alive:
+                await asyncio.sleep(0.01)
+            assert not taking.done()
+        with pytest.raises(StaleEpoch):
+            await taking
+        assert await store.orphans() == ["c"]
+        author.state = state
+        await store.append(author.write(lease="acquire", epoch=1))
+
+
 async def test_an_owner_that_holds_another_lease_keeps_its_row(path: Path) -> None:
     clock = Clock()
     async with beating(path, clock=clock) as store:

@@ -74,6 +74,11 @@ class Watch:
                     del self._seen[next(iter(self._seen))]
         return max(0.0, since + self._seconds - now)
 
+    def forgive(self) -> None:
+        """Begin anew with everybody: for a while nobody could have beaten."""
+        with self._lock:
+            self._seen.clear()
+
     def late(self, owner: str, beat: int) -> bool:
         """Whether an owner that shows this beat now is taken for dead."""
         return not self.left(owner, beat)
