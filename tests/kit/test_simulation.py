@@ -149,7 +149,7 @@ def test_what_blocks_is_done_on_the_loop() -> None:
             await asyncio.to_thread(divmod, 1, 0)
         for blocking in (lambda: done.append(1), lambda: 1 / 0):
             gone = asyncio.ensure_future(asyncio.to_thread(blocking))
-            await asyncio.sleep(0)
+            await asyncio.sleep(1e-9)
             gone.cancel()
             await asyncio.wait([gone])
         await asyncio.sleep(1)
@@ -254,6 +254,16 @@ def test_a_fault_strikes_at_its_point(kind: Kind) -> None:
     for point in (1, 2):
         found = simulated(run, Fault(kind, point))
         assert found.struck == [Fault(kind, point)]
+
+
+def test_nobody_else_runs_while_a_task_calls_the_database_itself() -> None:
+    async def run(simulation: Simulation) -> None:
+        connection = simulation.process("one").driver.connect(":memory:", 0)
+        with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
+            connection.execute("SELECT 1")
+        assert simulation.loop.time() == 0.0
+
+    simulated(run, Fault("error", 1))
 
 
 def test_every_point_is_taken_with_each_kind() -> None:

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar, assert_never
 
 from ..draft import Ambient
 from ..store import open_store
@@ -159,18 +159,16 @@ class Process:
 
     # -- what the database goes through ------------------------------------------------------
 
-    def through(self, sql: str, call: Callable[[], T]) -> T:
+    def through(self, sql: str, call: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
         """Carry out a call of the database, between two points."""
         self._simulation.point(self, f"before {sql}")
-        result = call()
+        cursor = call()
         try:
             self._simulation.point(self, f"after {sql}")
         except sqlite3.Error:
-            # Nobody gets the rows, so that nobody would end the statement.
-            if isinstance(result, sqlite3.Cursor):
-                result.close()
+            cursor.close()  # nobody gets it, so that nobody would end the statement
             raise
-        return result
+        return cursor
 
     def alone(self) -> bool:
         """Whether nobody writes now, in any process."""
@@ -279,6 +277,8 @@ class Simulation:
                 error = sqlite3.OperationalError("disk I/O error")
                 error.sqlite_errorcode = sqlite3.SQLITE_IOERR
                 raise error
+            case _:
+                assert_never(fault.kind)
 
     def alone(self) -> bool:
         """Whether nobody wrote; from now on somebody does."""

@@ -28,7 +28,7 @@ class Gate(Protocol):
         """The loop on which the calls run."""
         ...
 
-    def through(self, sql: str, call: Callable[[], T]) -> T:
+    def through(self, sql: str, call: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
         """Carry out a call; raises Crashed, and sqlite3.Error that was made up."""
         ...
 
@@ -42,9 +42,11 @@ class Gate(Protocol):
 
 
 def _gated(
-    method: Callable[Concatenate[sqlite3.Connection, str, P], T],
-) -> Callable[Concatenate[sqlite3.Connection, str, P], T]:
-    def call(self: sqlite3.Connection, sql: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    method: Callable[Concatenate[sqlite3.Connection, str, P], sqlite3.Cursor],
+) -> Callable[Concatenate[sqlite3.Connection, str, P], sqlite3.Cursor]:
+    def call(
+        self: sqlite3.Connection, sql: str, /, *args: P.args, **kwargs: P.kwargs
+    ) -> sqlite3.Cursor:
         assert isinstance(self, Gated)
         return self.gate.through(sql, lambda: method(self, sql, *args, **kwargs))
 
