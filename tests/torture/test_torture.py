@@ -1,7 +1,7 @@
 """Processes are killed, frozen and trapped until all they had to do is done, and I1 to I9 hold.
 
-TURNLOG_TORTURE_CONVERSATIONS (5) says how many conversations there are, TURNLOG_TORTURE_TURNS (6)
-how many turns each takes, TURNLOG_TORTURE_KILLS (12; `all`: until they are done) how many kills,
+TURNLOG_TORTURE_CONVERSATIONS (4) says how many conversations there are, TURNLOG_TORTURE_TURNS (5)
+how many turns each takes, TURNLOG_TORTURE_KILLS (10; `all`: until they are done) how many kills,
 TURNLOG_TORTURE_LOOK (3) behind how many of them the log is looked at, and TURNLOG_TORTURE_SEED (1)
 what is drawn. `make torture` runs the long one.
 """
@@ -19,9 +19,9 @@ from turnlog.testing.torture_worker import Job
 from turnlog.testing.victims import model
 from turnlog_transports.simulator import Simulator
 
-CONVERSATIONS = int(os.environ.get("TURNLOG_TORTURE_CONVERSATIONS", "5"))
-TURNS = int(os.environ.get("TURNLOG_TORTURE_TURNS", "6"))
-KILLS = os.environ.get("TURNLOG_TORTURE_KILLS", "12")
+CONVERSATIONS = int(os.environ.get("TURNLOG_TORTURE_CONVERSATIONS", "4"))
+TURNS = int(os.environ.get("TURNLOG_TORTURE_TURNS", "5"))
+KILLS = os.environ.get("TURNLOG_TORTURE_KILLS", "10")
 LOOK = int(os.environ.get("TURNLOG_TORTURE_LOOK", "3"))
 SEED = os.environ.get("TURNLOG_TORTURE_SEED", "1")
 HOURS = 4

@@ -217,9 +217,9 @@ async def working(
 
 
 async def warm(job: Job) -> None:
-    """Open the database once: it is there, and so are the modules that every worker needs."""
-    store = await job.open("launcher")
-    await store.close()
+    """Open everything once: the database is there, and so are the modules that workers need."""
+    async with working(job, "launcher") as worker:
+        await worker.log.recover()
 
 
 async def work(job: Job, line: str, say: Callable[..., None] = say) -> None:
