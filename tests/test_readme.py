@@ -64,6 +64,9 @@ async def test_the_quick_tour_runs(tmp_path: Path, capsys: pytest.CaptureFixture
         call("refund", order="8", amount=900.0),
         text("900 euros are on their way."),
         text("You are welcome."),
+        text("Order 9 is on its way.").but(stall_after=2),
+        text("I have stopped."),
+        text("Thank you for asking."),
         text("Any shop that sells lamps takes it back."),
         text("At any shop that sells lamps."),
     ]
@@ -71,6 +74,7 @@ async def test_the_quick_tour_runs(tmp_path: Path, capsys: pytest.CaptureFixture
     said = capsys.readouterr().out
     assert "completed 20 euros are on their way." in said
     assert "refund {'order': '8', 'amount': 900.0} approval" in said
+    assert "cancelled completed" in said
     assert "Any shop that sells lamps takes it back." in said
 
 
