@@ -38,11 +38,11 @@ from .exchange_lines import (
     recorded,
 )
 from .index import Change, advance
-from .lawful import check_lawful
+from .lawful import check_lawful, check_names
 from .limits import Limits
 from .ports import Append, Store
 from .record import Recorded
-from .state import State, branch, evolve, start
+from .state import State, branch, start
 
 SPOOL = 16 * 1024 * 1024
 """How much of a file is held in memory while it is verified, in bytes; the rest is on disk."""
@@ -250,9 +250,11 @@ def _check_history(
             continue
         try:
             check_lawful(state, one)
+            state, changes = advance(state, one)
+            check_names(state, changes)
         except InvalidInput as error:
             raise ImportFailed(str(error), line=number) from error
-        states[one.conversation] = state = evolve(state, one)
+        states[one.conversation] = state
         if (one.conversation, one.version) in begun:
             begun[one.conversation, one.version] = state
 

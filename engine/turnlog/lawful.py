@@ -6,7 +6,7 @@ event has a command of its own; a history that passes is one that the engine can
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from . import events as ev
@@ -28,6 +28,7 @@ from .commands import (
 from .decide import decide
 from .errors import InvalidInput, TurnlogError
 from .head import State
+from .index import CallChanged, Change, Put, TurnOpened
 from .record import Recorded
 
 
@@ -42,6 +43,33 @@ def check_lawful(state: State, one: Recorded) -> None:
     problem = next(_problems(state, one), None)
     if problem is not None:
         raise InvalidInput(f"{one.tag} cannot have happened here: {problem}")
+
+
+def check_names(state: State, changes: Sequence[Change]) -> None:
+    """Raise InvalidInput where a name that a database has to find is no text.
+
+    Bodies may hold lone surrogates, and are kept as they are; a column cannot.
+    """
+    names = [name for change in changes for name in _names(change)]
+    if state.config is not None:
+        names += [state.config.agent, state.config.model]
+    for name in names:
+        try:
+            (name or "").encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"{name!r:.40} is not valid text: {error}") from error
+
+
+def _names(change: Change) -> tuple[str | None, ...]:
+    match change:
+        case Put():
+            return change.key, change.item_id, change.call_id, change.response
+        case TurnOpened():
+            return change.key, change.digest
+        case CallChanged(call=call):
+            return call.id, call.name, call.kind
+        case _:
+            return ()
 
 
 # -- events that have a command of their own -----------------------------------------------

@@ -442,6 +442,27 @@ async def test_an_event_that_nothing_led_to(events: Sequence[ev.Event], told: st
 
 
 @pytest.mark.parametrize(
+    "event",
+    [
+        ev.ConversationConfigured(model="\ud800", fingerprint="f"),
+        replace(ADDED, key="\ud800"),
+        replace(ADDED, item={"role": "user", "content": "Hi", "id": "\ud800"}),
+        replace(STARTED, digest="\ud800"),
+    ],
+)
+async def test_a_name_that_no_database_can_hold(event: ev.Event) -> None:
+    lines = as_lines(forged("c1", begun("c1"), NewEvent(event=event, turn="t")))
+    error = await failing(lines)
+    assert (error.line, "is not valid text" in str(error)) == (3, True)
+
+
+async def test_a_call_that_no_database_can_hold() -> None:
+    events = (*ASKED, replace(REQUESTED, call="\ud800"))
+    lines = as_lines(forged("c1", begun("c1"), *(NewEvent(event=one, turn="t") for one in events)))
+    assert "is not valid text" in str(await failing(lines))
+
+
+@pytest.mark.parametrize(
     "events",
     [
         (QUEUED, ENDED),
