@@ -188,7 +188,8 @@ class Conversation:
             turn = await self._send(input, output_type, options, turn.id)
             yield turn
         finally:
-            await asyncio.shield(turn.leave())
+            queued = options.get("if_busy", "raise") != "raise"
+            await asyncio.shield(turn.leave(queued=queued))
 
     async def _send(
         self,

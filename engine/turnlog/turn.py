@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar, cast
 
 from .agent import Agent
-from .cancelling import cancel
+from .cancelling import cancel, drop_queued
 from .canonical import integer, text
 from .configuring import check_actor
 from .context import every, turn_row
@@ -139,11 +139,19 @@ class Turn(Generic[T]):
         """
         await truncate(self._engine, self.conversation, self.id, heard=heard, mode=mode, actor=by)
 
-    async def leave(self) -> None:
-        """Stop watching: a turn that still runs here is cancelled, and one that waits is not."""
+    async def leave(self, *, queued: bool = False) -> None:
+        """Stop watching: a turn that still runs here is cancelled, and one that waits is not.
+
+        `queued` says that it may be in the queue still, which it leaves then.
+        """
+        reason = "the caller left"
+        if queued and await drop_queued(
+            self._engine, self.conversation, self.id, "cancelled", reason, ENGINE
+        ):
+            return
         runner = await self._engine.runner(self.conversation)
         if runner is not None and runner.turn == self.id:
-            await self.cancel(reason="the caller left")
+            await self.cancel(reason=reason)
 
     async def resume(self, *, by: str = ENGINE) -> Turn[T]:
         """Continue the turn here, where it waits or its process is gone.

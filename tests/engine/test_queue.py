@@ -161,6 +161,24 @@ async def test_a_request_of_a_callers_own_loop_cannot_be_queued() -> None:
             await chat.request("Hi.", if_busy="queue")
 
 
+async def test_who_leaves_takes_its_turn_out_of_the_queue() -> None:
+    async with talking([SLOW, text("Three.")]) as (chat, way):
+        await chat.send("1")
+        waiting = asyncio.create_task(chat.run("2", if_busy="queue"))
+        await recorded(chat, "turn.queued")
+        third = await chat.send("3", if_busy="queue")
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (await third.result()).output_text == "Three."
+        assert sorted(str(row.outcome) for row in await chat.turns()) == [
+            "cancelled",
+            "completed",
+            "completed",
+        ]
+        assert [said(body) for body in way.requests] == [["1"], ["3"]]
+
+
 # -- after a crash ---------------------------------------------------------------------------
 
 
