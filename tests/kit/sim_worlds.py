@@ -38,7 +38,7 @@ LIVES = 6
 TRIES = 400
 """How often a caller tries at the most until it is done."""
 
-BREAK = 0.02
+BREAK = 0.1
 """For how many seconds a caller waits where it has to."""
 
 PAY = "Pay twice."
@@ -95,6 +95,11 @@ async def opened(process: Process, path: Path) -> Store:
     return await process.store(path)
 
 
+async def beating(process: Process, path: Path) -> Store:
+    """A store whose owner is known by its beat."""
+    return await process.store(path, owners="beats")
+
+
 @dataclass(slots=True)
 class Follower:
     """What a follower of the log has seen, and from where it goes on."""
@@ -116,10 +121,14 @@ class Follower:
 
 @dataclass(slots=True)
 class World:
-    """What is outside every process: a file, what tools did, and what somebody was told."""
+    """What is outside every process: a file, what tools did, and what somebody was told.
+
+    Where a process `wakes` that was taken for dead, nobody lets its tools run again.
+    """
 
     simulation: Simulation
     open: Open = opened
+    wakes: bool = False
     told: list[str] = field(default_factory=list[str])
     effects: list[Effect] = field(default_factory=list[Effect])
     providers: list[ReplayTransport] = field(default_factory=list[ReplayTransport])
@@ -236,7 +245,7 @@ async def _settled(world: World, chat: Conversation) -> None:
         if one.waits_for == "approval":
             await one.approve(by="ana")
         elif one.waits_for == "uncertain":
-            if any(effect.key == one.id for effect in world.effects):
+            if world.wakes or any(effect.key == one.id for effect in world.effects):
                 await one.answer("paid, as far as anybody can see", by="ana")
             else:
                 await one.rerun(by="ana")
@@ -283,12 +292,12 @@ async def _done(world: World, process: Process, log: turnlog.Log, work: Work) ->
 
 
 def scenario(
-    roles: Mapping[str, Sequence[Work]], *, open: Open = opened
+    roles: Mapping[str, Sequence[Work]], *, open: Open = opened, wakes: bool = False
 ) -> Callable[[Simulation], Coroutine[object, object, None]]:
     """Roles that work at once, each in a process of its own, and a look at what is left."""
 
     async def run(simulation: Simulation) -> None:
-        world = World(simulation, open)
+        world = World(simulation, open, wakes)
         await asyncio.gather(*(role(world, name, works) for name, works in roles.items()))
         await world.check()
 
@@ -301,6 +310,8 @@ TWO = {
     "one": [talks("a", PAY), talks("c", SAY)],
     "two": [talks("b", ASK), talks("c", PAY, "2")],
 }
+
+SAME = {name: [talks("a", PAY), talks("c", ASK)] for name in ("one", "two")}
 
 
 # -- the store alone -----------------------------------------------------------------------

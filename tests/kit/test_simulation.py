@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 import pytest
 
@@ -30,17 +30,26 @@ from turnlog.testing.simulation import (
 from turnlog.testing.simulation_loop import HORIZON
 
 from .sim_hasty import hasty
-from .sim_worlds import SMALL, TINY, TWO, appends, empty, scenario
+from .sim_worlds import SAME, SMALL, TINY, TWO, appends, beating, empty, scenario
 
 GIVEN = os.environ.get("TURNLOG_SIMULATION", "")
 LONG = bool(GIVEN)
 STRIDE = int(GIVEN) if GIVEN.isdecimal() else 1
 
 
-def explored(scenario: Scenario, stride: int, *, seed: int = 1, again: int = 0) -> Explored:
+def explored(
+    scenario: Scenario,
+    stride: int,
+    *,
+    seed: int = 1,
+    kinds: Sequence[Kind] = KINDS,
+    again: int = 0,
+) -> Explored:
     """Explore, and say how much that was."""
     stride = STRIDE if LONG else stride
-    found = explore(scenario, seeds=[seed], stride=stride, first=seed % stride, again=again)
+    found = explore(
+        scenario, seeds=[seed], kinds=kinds, stride=stride, first=seed % stride, again=again
+    )
     print(found)
     return found
 
@@ -82,13 +91,27 @@ def test_a_second_crash_comes_while_the_first_is_put_right() -> None:
 
 @pytest.mark.timeout(0 if LONG else 120)
 @pytest.mark.parametrize(
-    ("roles", "stride"), [(TINY, 61), (SMALL, 401), (TWO, 797)], ids=["tiny", "small", "two"]
+    ("roles", "stride"), [(TINY, 97), (SMALL, 401), (TWO, 797)], ids=["tiny", "small", "two"]
 )
 def test_every_turn_is_done_and_every_tool_runs_once(
     roles: dict[str, list[Callable[..., Coroutine[object, object, None]]]], stride: int
 ) -> None:
     """Conversations at once, tools, approvals, handles that collide, followers, two processes."""
     explored(scenario(roles), stride).check()
+
+
+@pytest.mark.timeout(0 if LONG else 120)
+def test_who_is_dead_is_seen_by_its_beat() -> None:
+    explored(scenario(TINY, open=beating), 307).check()
+
+
+@pytest.mark.timeout(0 if LONG else 120)
+def test_an_owner_that_was_stopped_for_a_minute_writes_nothing_when_it_wakes() -> None:
+    """Another one has taken its turn over meanwhile, and nobody lets a tool run again."""
+    run = scenario(SAME, open=beating, wakes=True)
+    found = explored(run, 307, kinds=["stop"])
+    found.check()
+    assert found.struck
 
 
 # -- the simulation itself -----------------------------------------------------------------

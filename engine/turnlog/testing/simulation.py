@@ -53,12 +53,16 @@ __all__ = [
 
 T = TypeVar("T")
 
-Kind = Literal["crash", "cancel", "error"]
+Kind = Literal["crash", "cancel", "error", "stop"]
 
 KINDS: tuple[Kind, ...] = ("crash", "cancel", "error")
+"""What is explored unless something else is asked for; `stop` needs owners that beat."""
 
 EPOCH = 1_700_000_000_000_000
 """When a simulation begins, in microseconds since 1970."""
+
+STOPPED = 60.0
+"""For how many seconds a process is stopped."""
 
 PAUSES = 0.25
 """At what part of the points others run before the database goes on."""
@@ -73,7 +77,8 @@ class Fault:
     """What happens at a point.
 
     `crash`: the process is gone. `cancel`: one of the tasks that it was given to run is cancelled.
-    `error`: the disk fails; before a call, it is not carried out, and after it, it was.
+    `error`: the disk fails; before a call, it is not carried out, and after it, it was. `stop`: the
+    process is stopped for a minute, and wakes again; it keeps what it has locked.
     """
 
     kind: Kind
@@ -252,7 +257,7 @@ class Simulation:
         self.trace.append(f"{self.loop.time():.6f} {process.name} {words}")
         fault = self._faults.get(self.points)
         if fault is not None or self.loop.random.random() < PAUSES:
-            self._pause()
+            self._pause(self.loop.moment())
         self._check(process)
         if fault is not None:
             self._strike(process, fault)
@@ -261,9 +266,9 @@ class Simulation:
         if not process.alive:
             raise Crashed(process.name)
 
-    def _pause(self) -> None:
+    def _pause(self, seconds: float) -> None:
         if asyncio.current_task(self.loop) is None:
-            self.loop.pass_time(self.loop.moment())
+            self.loop.pass_time(seconds)
 
     def _strike(self, process: Process, fault: Fault) -> None:
         self.struck.append(fault)
@@ -277,6 +282,10 @@ class Simulation:
                 error = sqlite3.OperationalError("disk I/O error")
                 error.sqlite_errorcode = sqlite3.SQLITE_IOERR
                 raise error
+            case "stop":
+                self.loop.freeze(process)
+                self._pause(STOPPED)
+                self.loop.thaw(process)
             case _:
                 assert_never(fault.kind)
 

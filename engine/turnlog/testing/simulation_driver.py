@@ -16,6 +16,9 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from ..store.statements import Parameters
 from .simulation_loop import Crashed, SimulatedLoop, fulfil
 
+LOCKED = 0.005
+"""After how many seconds a writer looks again whether it may write."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -110,15 +113,15 @@ class Turns:
         if self._idle:
             self._soon()
 
-    def _soon(self) -> None:
+    def _soon(self, delay: float = 0.0) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
         self._idle = False
-        self._alarm = self._gate.loop.call_later(self._gate.loop.moment(), self._run)
+        self._alarm = self._gate.loop.call_later(delay + self._gate.loop.moment(), self._run)
 
     def _run(self) -> None:
         if not self._gate.alone():
-            self._soon()
+            self._soon(LOCKED)
             return
         self._woken = False
         try:
