@@ -205,7 +205,7 @@ def import_(
 def _is_new(db: str) -> bool:
     from ..store import IN_MEMORY
 
-    return db not in IN_MEMORY and not Path(db).exists()
+    return db not in IN_MEMORY and not os.path.exists(db)
 
 
 def _kept(lines: Iterable[bytes], again: IO[bytes]) -> Iterator[bytes]:

@@ -5,7 +5,7 @@
 
 The one rule: the machine sees only `ports.Store` and what a `Database` of yours can do to it, and
 predicts every answer from lists and dicts (`histories.py`). Needs hypothesis (the extra `testing`).
-`TURNLOG_MODEL=<examples>` runs it longer, each time with other histories.
+`TURNLOG_HISTORIES=<examples>` runs it longer, each time with other histories.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .store_contract import Author, begun, keys, raises
 
 T = TypeVar("T")
 
-MANY = int(os.environ.get("TURNLOG_MODEL", 0))
+MANY = int(os.environ.get("TURNLOG_HISTORIES", 0))
 
 OWNERS = 3
 """How many owners are open at once, at most."""
@@ -556,7 +556,7 @@ def run_model(
 ) -> Mapping[str, int]:
     """Run the machine; how often it did what.
 
-    The same histories every time, unless TURNLOG_MODEL says how many others there are to be.
+    The same histories every time, unless TURNLOG_HISTORIES says how many others there are to be.
     Raises what the store got wrong, with the shortest history that shows it; the first one that
     was found, without `shrink`.
     """
