@@ -126,6 +126,9 @@ class Engine:
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(
         default_factory=WeakValueDictionary[str, asyncio.Lock]
     )
+    _settling: WeakValueDictionary[str, asyncio.Lock] = field(
+        default_factory=WeakValueDictionary[str, asyncio.Lock]
+    )
 
     def __post_init__(self) -> None:
         self.news = News(self.store)
@@ -140,7 +143,7 @@ class Engine:
         if not head.mine:
             return True
         # Whoever has taken the lease a moment ago runs the turn before the lock is free.
-        async with self._lock(conversation):
+        async with _lock_in(self._locks, conversation):
             return is_left(await self.head(conversation), running=self.runs(conversation))
 
     def runs(self, conversation: str) -> bool:
@@ -267,7 +270,7 @@ class Engine:
         A caller that is cancelled while the store writes is told of it behind the answer.
         Raises what `act` and the store raise; VersionConflict only with `expected` (law 11).
         """
-        async with self._lock(conversation):
+        async with _lock_in(self._locks, conversation):
             while True:
                 state = initial or await self.state(conversation)
                 if expected is not None and state.version != expected:
@@ -289,7 +292,7 @@ class Engine:
 
     async def catch_up(self, conversation: str) -> None:
         """Take in what another process has written to a conversation that is run here."""
-        async with self._lock(conversation):
+        async with _lock_in(self._locks, conversation):
             await self._catch_up(conversation)
 
     async def _catch_up(self, conversation: str) -> None:
@@ -315,11 +318,9 @@ class Engine:
 
         await self.commit(conversation, act, actor=actor)
 
-    def _lock(self, conversation: str) -> asyncio.Lock:
-        lock = self._locks.get(conversation)
-        if lock is None:
-            lock = self._locks[conversation] = asyncio.Lock()
-        return lock
+    def settling(self, conversation: str) -> asyncio.Lock:
+        """Held by who settles a turn here: of one process, they would take it from each other."""
+        return _lock_in(self._settling, conversation)
 
     async def _record(self, draft: Draft, lease: Lease | None) -> None:
         await self._write(draft.append(lease))
@@ -492,3 +493,10 @@ def is_elsewhere(head: Head) -> bool:
 
 def _without_parent(state: State) -> State:
     return replace(state, parent=None)
+
+
+def _lock_in(locks: WeakValueDictionary[str, asyncio.Lock], name: str) -> asyncio.Lock:
+    lock = locks.get(name)
+    if lock is None:
+        lock = locks[name] = asyncio.Lock()
+    return lock

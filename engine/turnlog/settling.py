@@ -92,6 +92,11 @@ async def settle_left(engine: Engine, conversation: str) -> list[Recovered]:
     Raises ProviderError where the provider has to be asked and cannot be reached: then nothing is
     recorded, and it can be tried again.
     """
+    async with engine.settling(conversation):
+        return await _settle_left(engine, conversation)
+
+
+async def _settle_left(engine: Engine, conversation: str) -> list[Recovered]:
     while True:
         head = await engine.head(conversation)
         if not is_left(head, running=engine.runs(conversation)):

@@ -117,12 +117,14 @@ class Worker:
     _told: dict[str, int] = field(default_factory=dict[str, int])
 
     async def work(self) -> None:
-        """Go on until all conversations are finished."""
+        """Go on until all conversations are finished, perhaps with a service beside it."""
         await self.log.recover()
-        left = set(self.job.names)
+        left, stop = set(self.job.names), asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            for _ in range(self.job.at_once):
-                group.create_task(self.take(left))
+            if self.draw.random() < 0.5:
+                group.create_task(self.log.work(stop=stop, poll=0.1))
+            await asyncio.gather(*(self.take(left) for _ in range(self.job.at_once)))
+            stop.set()
 
     async def take(self, left: set[str]) -> None:
         """Go on with any of these, until none is left."""

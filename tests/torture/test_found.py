@@ -1,0 +1,61 @@
+"""What the torture found, each made small."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import turnlog
+from turnlog import events as ev
+from turnlog.conversation import Conversation
+from turnlog.ports import Append, Appended
+from turnlog.store import MemoryStore
+from turnlog.testing import call, scripted, text
+
+
+class Slow(MemoryStore):
+    """A store whose answers come some steps of the loop after it has written, as a file's do."""
+
+    async def append(self, append: Append) -> Appended:
+        """Write, and answer later."""
+        await asyncio.sleep(0)
+        appended = await super().append(append)
+        await asyncio.sleep(0)
+        return appended
+
+
+@asynccontextmanager
+async def left_in_a_tool() -> AsyncGenerator[tuple[turnlog.Log, Conversation]]:
+    """A log, and a turn in it whose owner died while its tool ran."""
+    begun = asyncio.Event()
+
+    @turnlog.tool(on_crash="give_up")
+    async def look() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    agent = turnlog.Agent("a", model="gpt-5", tools=[look])
+    mortal = Slow()
+    log = await turnlog.open("", store=mortal, agents=[agent], transport=scripted([call("look")]))
+    chat = await log.conversation("c", agent=agent)
+    await chat.send("Go.", idempotency_key="k")
+    await begun.wait()
+    mortal.abandon()
+    transport = scripted([text("Done.")], checks=False)
+    store = Slow(shelf=mortal.shelf)
+    async with turnlog.open("", store=store, agents=[agent], transport=transport) as other:
+        yield other, await other.get("c")
+    await log.close()
+
+
+async def test_a_turn_is_settled_once_by_many_at_once() -> None:
+    """A service recovers while the sender sends again: both find the turn of a dead owner."""
+    async with left_in_a_tool() as (log, chat):
+        *found, turn = await asyncio.gather(
+            log.recover(), log.recover(), chat.send("Go.", idempotency_key="k")
+        )
+        assert (await turn.result()).output_text == "Done."
+        events = [one.event for one in await chat.events()]
+        assert sum(isinstance(one, ev.CallUncertain) for one in events) == 1
+        assert sum(map(len, found)) <= 2
