@@ -17,7 +17,7 @@ from .deriving import Derived, derive, findings, last_version
 from .log_reads import Query
 from .reads import FOREVER, Reads, Rows, Steps
 from .rows import Values
-from .statements import CALL_COLUMNS, HEAD_COLUMNS, MANY, ROW_COLUMNS, TURN_COLUMNS
+from .statements import CALL_COLUMNS, HEAD_COLUMNS, MANY, ROW_COLUMNS, TURN_COLUMNS, Value
 
 
 def check(reads: Reads, conversation: str) -> Steps[list[Finding]]:
@@ -47,14 +47,14 @@ def _blobs(reads: Reads, conversation: str, needed: set[bytes]) -> Steps[list[st
     """What is wrong with the large parts of bodies: each is named by the digest of its bytes."""
     problems: list[str] = []
     there: set[bytes] = set()
-    after: bytes = b""
+    after: Value = -FOREVER  # before whatever else is there instead of bytes
     where = reads.of(conversation, limit=MANY)
     while True:
         try:
             found = yield statements.ALL_BLOBS, {**where, "after": after}
         except StoreError as error:
             return [*problems, f"its blobs cannot be read: {error}"]
-        if not found:
+        if not found or found[-1][0] in there:
             break
         for name, data in found:
             if isinstance(name, bytes):

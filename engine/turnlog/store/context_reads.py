@@ -123,6 +123,8 @@ class ContextReads(LogReads):
                 known.update((row[0], place_of(row)) for row in rows)
                 if len(rows) == limit:
                     low = max(low, rows[-1][0])
+            if not low < end:
+                raise StoreCorrupt("the places of a context do not rise: an index is damaged")
             found = [*_placed(known[one] for one in sorted(known) if one >= low), *found]
             end = low
         return found[-last:] if last > 0 else []

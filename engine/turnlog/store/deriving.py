@@ -22,6 +22,7 @@ from .packing import references
 from .places import Editor, of_context
 from .reads import FOREVER, PAGE, Reads, Steps
 from .rows import Values
+from .shapes import rising
 
 
 @dataclass
@@ -69,25 +70,27 @@ def derive(
     """
     derived = Derived(start(conversation), Editor(conversation, 0, 0))
     found: list[Finding] = []
-    position, version = 0, 0
+    version, order = 0, _Order(conversation)
     while page := (yield from _page(reads, conversation, version, until)):
         for one_version, row in page:
             missing = range(version + 1, one_version)
-            found += findings(conversation, missing, "the event is missing")
+            found += findings(conversation, missing[:MOST], "the event is missing")
             version = one_version
             try:
                 one = yield from _event(reads, derived, row, after_gap=bool(missing))
-                at = _position(row, position)
             except StoreCorrupt as error:
                 found += findings(conversation, (version,), str(error))
                 derived.hash = yield from _stored_hash(reads, conversation, version)
                 continue
-            position = at
+            found += order.problems(version, row)
             derived.hash = one.hash
             if not found:
                 derived.feed(one)
     return derived, found
 
+
+MOST = 100
+"""How many missing events are named one by one: one that is misread may seem to be far away."""
 
 Numbered = tuple[int, "tuple[Any, ...] | StoreError"]
 
@@ -97,7 +100,9 @@ def _page(reads: Reads, conversation: str, after: int, until: int) -> Steps[list
     where = reads.of(conversation, after=after, until=until, limit=PAGE)
     try:
         found = yield statements.AUDIT, where
-        return [(row[1], row) for row in found if isinstance(row[1], int)]
+        numbered: list[Numbered] = [(row[1], row) for row in found if isinstance(row[1], int)]
+        rising((version for version, _ in numbered), after)
+        return numbered
     except StoreError as error:
         last = yield from last_version(reads, conversation, until)
         if last is None and not after:
@@ -106,7 +111,7 @@ def _page(reads: Reads, conversation: str, after: int, until: int) -> Steps[list
     for version in range(after + 1, min(last or after, after + PAGE) + 1):
         try:
             found = yield statements.AUDIT, {**where, "after": version - 1, "until": version}
-            page += [(version, row) for row in found]
+            page += [(version, row) for row in found if row[1] == version]
         except StoreError as error:
             page.append((version, error))
     return page
@@ -149,12 +154,34 @@ def _event(
     return one
 
 
-def _position(row: tuple[Any, ...] | StoreError, before: int) -> int:
-    assert not isinstance(row, StoreError)
-    position = row[-2]
-    if not isinstance(position, int) or position <= before:
-        raise StoreCorrupt("the position is not above that of the event before it")
-    return position
+class _Order:
+    """Positions rise with the versions. Where they do not, one event is out of line: the one before
+    the fall, where all would rise without it, else the one behind it.
+    """
+
+    def __init__(self, conversation: str) -> None:
+        self._conversation = conversation
+        self._before: tuple[int, int] = (0, 0)
+        self._last: tuple[int, int] = (0, 0)
+
+    def problems(self, version: int, row: tuple[Any, ...] | StoreError) -> list[Finding]:
+        """What is wrong with the position of the next event, or by it with that of the last one."""
+        position = None if isinstance(row, StoreError) else row[-2]
+        if not isinstance(position, int):
+            return findings(self._conversation, (version,), f"{position!r} is no position")
+        blamed = None
+        if position > self._last[1]:
+            self._before = self._last
+        elif position > self._before[1]:
+            blamed = self._last[0]
+        else:
+            blamed = version
+        if blamed != version:
+            self._last = (version, position)
+        return [] if blamed is None else findings(self._conversation, (blamed,), _OUT_OF_LINE)
+
+
+_OUT_OF_LINE = "the position is not between those of the events around it"
 
 
 def _stored_hash(reads: Reads, conversation: str, version: int) -> Steps[bytes]:

@@ -16,7 +16,7 @@ from ..state import State, branch, evolve, start
 from . import heads, schema, statements
 from .packing import references, unpack
 from .partition import partition_of
-from .shapes import Shape
+from .shapes import Shape, rising
 from .statements import EVENT_COLUMNS, HEAD_STATE, MANY, Parameters, Value
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ class LogReads:
                 limit=limit,
             ),
         )
+        rising((row[1] for row in found), after)
         return (yield from self.decoded(found))
 
     def pick(self, conversation: str, versions: Sequence[int]) -> Steps[list[Recorded]]:
@@ -85,6 +86,7 @@ class LogReads:
                 statements.FOLLOW,
                 {"partition": partition, "after": after, "limit": left},
             )
+            rising((row[0] for row in found), after)
             events = yield from self.decoded([row[1:] for row in found])
             followed += ((partition, row[0], one) for row, one in zip(found, events, strict=True))
         return followed

@@ -14,6 +14,7 @@ from .beats import Leased
 from .context_reads import ContextReads, Lineage
 from .log_reads import FOREVER, PAGE, Query, Rows, Steps
 from .rows import TURN, call_row, conversation_row, turn_row
+from .shapes import rising
 from .wanted import Wanted
 
 Orphaned: TypeAlias = Callable[[str | None, int | None], bool]
@@ -43,7 +44,9 @@ class Reads(ContextReads):
     def turns(self, conversation: str, before: int | None, limit: int) -> Steps[list[TurnRow]]:
         """Turns that began before a version, the latest first."""
         where = self.of(conversation, before=FOREVER if before is None else before, limit=limit)
-        return (yield from self._turns((statements.TURNS, where)))
+        found = yield from self._turns((statements.TURNS, where))
+        rising((-one.started for one in found), -FOREVER if before is None else -before)
+        return found
 
     def _turns(self, query: Query) -> Steps[list[TurnRow]]:
         found = yield query
@@ -90,6 +93,7 @@ class Reads(ContextReads):
                     "until": wanted.until,
                 },
             )
+            rising((row[0] for row in rows), after)
             listed = (conversation_row(row[:-1], orphaned(*row[-2:])) for row in rows)
             found += (one for one in listed if wanted.has_metadata(one.metadata))
             if len(rows) < page:
@@ -109,7 +113,7 @@ class Reads(ContextReads):
         """Open calls of all partitions, in the order of conversation and call."""
         found: list[tuple[Any, ...]] = []
         for partition in range(self.partitions):
-            found += yield (
+            rows = yield (
                 statements.PENDING,
                 {
                     "partition": partition,
@@ -118,4 +122,6 @@ class Reads(ContextReads):
                     "limit": limit,
                 },
             )
+            rising(((row[0], row[1]) for row in rows), after)
+            found += rows
         return [call_row(row) for row in sorted(found, key=lambda row: row[:2])[:limit]]

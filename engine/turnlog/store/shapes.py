@@ -6,13 +6,14 @@ error of whoever computes with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Column, LargeBinary, Table, Text
 
 from ..errors import StoreCorrupt
 
+Key = TypeVar("Key", int, str, tuple[str, str])
 Row = TypeVar("Row", bound=Sequence[Any])
 
 
@@ -35,6 +36,16 @@ class Shape:
                 )
             self._known.add(found)
         return row
+
+
+def rising(keys: Iterable[Key], after: Key) -> None:
+    """Raise StoreCorrupt where keys do not rise: whoever reads page by page would never end."""
+    for key in keys:
+        if not (isinstance(key, type(after)) and key > after):
+            raise StoreCorrupt(
+                f"{key!r} comes behind {after!r}: an index is damaged: restore a backup"
+            )
+        after = key
 
 
 def _types(column: Column[Any]) -> tuple[type, ...]:

@@ -86,7 +86,7 @@ def _gaps(partition: int) -> Steps[list[Finding]]:
     ):
         for (position,) in page:
             found += [_of(WHOLE, problem) for problem in _gap(partition, before, position)]
-            if not isinstance(position, int):
+            if not isinstance(position, int) or position <= before:
                 return found
             before = position
     return found
@@ -95,6 +95,8 @@ def _gaps(partition: int) -> Steps[list[Finding]]:
 def _gap(partition: int, before: int, position: object) -> Iterator[str]:
     if not isinstance(position, int):
         yield f"partition {partition} has an event at {position!r}, which is no position"
+    elif position <= before:
+        yield f"in partition {partition}, position {position} comes behind {before}"
     elif position > before + 1:
         until = f" to {position - 1}" if position > before + 2 else ""
         yield f"in partition {partition}, nothing is at position {before + 1}{until}"

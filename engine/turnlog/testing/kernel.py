@@ -200,7 +200,8 @@ def options(
     files: Sequence[str | os.PathLike[str]], fault: Fault | None, calls: Sequence[str] = ()
 ) -> list[str]:
     """What strace is told."""
-    traced = sorted({*calls, *([fault.call] if fault else [])}) or ["none"]
+    wanted = {*calls, fault.call} if fault is not None else set(calls)
+    traced = sorted(wanted) or ["none"]
     told = ["-f", "-e", f"trace={','.join(traced)}"]
     for file in files:
         told += ["-P", os.fspath(file)]
