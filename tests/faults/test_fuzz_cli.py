@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -131,10 +132,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "noise").write_bytes(bytes(range(256)) * 20)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
-        patch.syspath_prepend(path)
+        patch.setattr(sys, "path", [str(path), *sys.path])
         assert desk.chat("c1", "One", {"text": "1"}).code == 0
         desk.chat("c2", "Add and pay", ADD_AND_PAY)
         export = desk.run("export", "agent.db")
+    sys.modules.pop("desk", None)
     (path / "export.jsonl").write_text(export.out)
     (path / "script.json").write_text(json.dumps([{"text": "More."}] * 3))
     return path
@@ -144,10 +146,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def desk(tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Desk]:
     shutil.copytree(made, tmp_path / "desk")
     monkeypatch.chdir(tmp_path / "desk")
-    monkeypatch.syspath_prepend(tmp_path / "desk")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "desk"), *sys.path])
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "TURNLOG_DB", "TURNLOG_MODEL"):
         monkeypatch.delenv(name, raising=False)
     yield Desk(tmp_path / "desk")
+    sys.modules.pop("desk", None)
 
 
 def held(path: Path) -> tuple[list[str], int]:

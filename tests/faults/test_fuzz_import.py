@@ -246,6 +246,7 @@ def put(value: Json, path: tuple[str | int, ...], new: Json) -> Json:
         return new
     name, *rest = path
     if isinstance(value, dict):
+        assert isinstance(name, str)
         return {**value, name: put(value[name], tuple(rest), new)}
     assert isinstance(value, list) and isinstance(name, int)
     return [*value[:name], put(value[name], tuple(rest), new), *value[name + 1 :]]

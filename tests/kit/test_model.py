@@ -1,6 +1,6 @@
 """Our stores against the model of a store; and stores with a planted fault, which it must find.
 
-`TURNLOG_HISTORIES=<examples>` says how many histories are tried; without it, a few, always the same.
+`TURNLOG_HISTORIES=<examples>` says how many histories are tried; without it, a few.
 """
 
 from __future__ import annotations
