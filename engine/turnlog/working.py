@@ -190,6 +190,8 @@ class Worker:
             self._judged[row.id] = row.version
             return
         state = head.state
+        if state.turn is None and not state.queued:
+            return  # it has come to its end since it was listed
         turn = state.turn.id if state.turn is not None else state.queued[0].id
         tried = self._tried.get(row.id)
         if tried is None or tried.turn != turn:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 import turnlog
 from turnlog import events as ev
 from turnlog.conversation import Conversation
-from turnlog.ports import Append, Appended
+from turnlog.ports import Append, Appended, ConversationRow
+from turnlog.state import Status
 from turnlog.store import MemoryStore
 from turnlog.testing import call, scripted, text
 
@@ -59,3 +60,38 @@ async def test_a_turn_is_settled_once_by_many_at_once() -> None:
         events = [one.event for one in await chat.events()]
         assert sum(isinstance(one, ev.CallUncertain) for one in events) == 1
         assert sum(map(len, found)) <= 2
+
+
+class Behind(MemoryStore):
+    """A store that lists conversations as they were a moment ago; `asked` says that it was."""
+
+    asked: asyncio.Event
+
+    async def conversations(
+        self,
+        *,
+        after: str | None = None,
+        limit: int = 50,
+        status: Status | None = None,
+        metadata: Mapping[str, str] | None = None,
+        since: int | None = None,
+        until: int | None = None,
+    ) -> list[ConversationRow]:
+        """All of them, whatever has become of them since."""
+        return await super().conversations(after=after, limit=limit)
+
+    async def changed(self, seconds: float, *, others: bool = False) -> None:
+        """Say that a service has looked at what was listed."""
+        self.asked.set()
+        await super().changed(seconds, others=others)
+
+
+async def test_a_service_leaves_alone_what_has_ended_since_it_looked() -> None:
+    store, agent = Behind(), turnlog.Agent("a", model="gpt-5")
+    store.asked = asyncio.Event()
+    async with turnlog.open(
+        "", store=store, agents=[agent], transport=scripted([text("Done.")])
+    ) as log:
+        await (await log.conversation("c", agent=agent)).run("Go.")
+        report = await log.work(stop=store.asked)
+        assert (report.resumed, report.begun, report.stopped) == (0, 0, 0)

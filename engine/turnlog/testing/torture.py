@@ -5,7 +5,9 @@ workers (`torture_worker`), kills and freezes them at random times, sets traps f
 place where a process may die, looks at the log behind their backs, and judges it in the end.
 
     async with Simulator([model()] * 100_000) as simulator:
-        report = await torture(Torture(path="log.db", base_url=simulator.base_url), …)
+        job = Job(path="log.db", base_url=simulator.base_url, conversations=500, turns=10)
+        report = await torture(Torture(job=job), lambda: simulator.creates)
+    assert not report.violations and not report.problems, report
 
 It needs a system that can fork (not Windows), and a provider that answers as `victims.model`.
 """

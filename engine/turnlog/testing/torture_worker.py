@@ -123,7 +123,9 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             if self.draw.random() < 0.5:
                 group.create_task(self.log.work(stop=stop, poll=0.1))
-            await asyncio.gather(*(self.take(left) for _ in range(self.job.at_once)))
+            async with asyncio.TaskGroup() as takers:
+                for _ in range(self.job.at_once):
+                    takers.create_task(self.take(left))
             stop.set()
 
     async def take(self, left: set[str]) -> None:
