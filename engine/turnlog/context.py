@@ -103,7 +103,12 @@ async def requested(
         versions = range(range_.start, range_.stop)
         stored = [version for version in versions if version not in drafted]
         known = {one.version: one for one in await store.pick(state.id, stored)} if stored else {}
-        items += [body_of((known | drafted)[version].event) for version in versions]
+        known |= drafted
+        if missing := [version for version in versions if version not in known]:
+            raise StoreCorrupt(
+                f"conversation {state.id!r} lacks version {missing[0]}: run `turnlog verify`"
+            )
+        items += [body_of(known[version].event) for version in versions]
     return items
 
 

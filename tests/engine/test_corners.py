@@ -8,7 +8,7 @@ import pytest
 
 from turnlog import events as ev
 from turnlog.canonical import JsonObject
-from turnlog.context import body_of, load
+from turnlog.context import body_of, load, requested
 from turnlog.errors import (
     Busy,
     Closed,
@@ -20,6 +20,7 @@ from turnlog.errors import (
     TurnFailed,
 )
 from turnlog.ports import Append, Appended, Placed
+from turnlog.state import start
 from turnlog.store import MemoryStore
 from turnlog.testing import call, calls, scripted, text
 from turnlog_transports.replay import ReplayTransport
@@ -248,3 +249,9 @@ async def test_resume_by_two_at_once_runs_the_turn_once() -> None:
         assert len(await all_of(chat, ev.CallStarted)) == 1
         await turn.resume()
         assert len(await chat.turns()) == 1
+
+
+async def test_an_item_of_the_tail_that_is_gone_is_damage_and_no_defect() -> None:
+    lost = ev.Range(of="tail", start=3, stop=4)
+    with pytest.raises(StoreCorrupt, match="lacks version 3"):
+        await requested(MemoryStore(), start("c"), [lost])

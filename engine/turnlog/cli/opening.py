@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from secrets import token_hex
 from typing import TypeVar, cast
 
@@ -155,7 +154,7 @@ def making(db: str) -> Opening:
 
 def existing(db: str) -> str:
     """The database, which must be there; raises NotFound."""
-    if db not in IN_MEMORY and not Path(db).exists():
+    if db not in IN_MEMORY and not os.path.exists(db):
         raise NotFound(f"there is no database {db}: `turnlog chat {db} ID` makes one")
     return db
 

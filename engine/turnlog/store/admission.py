@@ -166,7 +166,9 @@ def _lease(
 ) -> tuple[int, str | None]:
     match append.lease:
         case None:
-            return stored.epoch, stored.owner
+            # What is imported brings its epochs along, and none is given out twice.
+            brought = max((one.epoch or 0 for one in append.events), default=0)
+            return max(stored.epoch, brought), stored.owner
         case "acquire":
             free = stored.owner is None or stored.owner == me or dead(stored.owner)
             if free and append.epoch == stored.epoch + 1:

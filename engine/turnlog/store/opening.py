@@ -195,7 +195,7 @@ def open_database(settings: Settings) -> Opened:
     """
     if not settings.path.parent.is_dir():
         raise NotFound(f"there is no directory {settings.path.parent}: make it first")
-    if settings.path.exists():
+    if os.path.exists(settings.path):  # `Path.exists` raises for a name that is too long
         inspect(settings, "rw")
     with _serialised(settings), _translated(settings):
         partitions = _bring_up(settings)
@@ -223,7 +223,7 @@ def inspect(settings: Settings, mode: Mode) -> tuple[str | None, int | None]:
     Raises NotFound, NotTurnlog, SchemaMismatch (newer than this turnlog), StoreCorrupt and
     StoreUnavailable.
     """
-    if not settings.path.exists():
+    if not os.path.exists(settings.path):
         raise NotFound(f"there is no database {settings.path}")
     with _translated(settings), contextlib.closing(connect(settings, mode)) as connection:
         return _identify(settings, connection)
