@@ -165,6 +165,22 @@ def test_what_never_ends_is_stuck() -> None:
         simulated(run)
 
 
+def test_what_does_not_end_when_it_is_cancelled_is_stuck() -> None:
+    over = False
+
+    async def stubborn() -> None:
+        while not over:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1)
+
+    async def run(simulation: Simulation) -> None:
+        simulation.loop.create_task(stubborn(), name="stubborn")
+
+    with pytest.raises(Stuck, match=r"it does not end: <coroutine object .*stubborn"):
+        simulated(run)
+    over = True
+
+
 def test_what_blocks_is_done_on_the_loop() -> None:
     async def run(simulation: Simulation) -> None:
         assert await asyncio.to_thread(sum, [1, 2]) == 3
@@ -203,6 +219,7 @@ def test_a_process_that_was_killed_does_nothing_more() -> None:
         process = simulation.process("one")
         speaking = asyncio.create_task(process.run(speak()))
         await asyncio.sleep(2.5)
+        process.kill()
         process.kill()
         process.cancel()
         with pytest.raises(Gone):

@@ -148,13 +148,14 @@ class Process:
 
     def kill(self) -> None:
         """End it as SIGKILL does: nothing of it runs on, and the system takes back what it had."""
+        if not self.alive:
+            return
         self.alive = False
         self.loop.freeze(self)
         self._simulation.keep_files()
         self.driver.die()
         abandon(self.name)
-        if not self._death.done():
-            self._death.set_result(None)
+        self._death.set_result(None)
 
     def cancel(self) -> None:
         """Cancel one of the tasks that it was given to run."""

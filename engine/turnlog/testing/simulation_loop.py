@@ -26,6 +26,9 @@ HORIZON = 3600.0
 BLINK = 0.001
 """How long a call that blocks takes at most, in seconds."""
 
+ROUNDS = 100
+"""How often what is left in the end is cancelled, until it is taken for stuck."""
+
 PLACE: ContextVar[object] = ContextVar("turnlog_simulation_place", default=None)
 """Where something runs: it is handed on to whatever is started there, and can be frozen."""
 
@@ -177,7 +180,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def freeze(self, place: object) -> None:
         """Let nothing run at a place until it is thawed."""
-        self._frozen[place] = [one for one in self._ahead if one.place is place]
+        frozen = self._frozen.setdefault(place, [])
+        frozen += [one for one in self._ahead if one.place is place]
         self._ahead = [one for one in self._ahead if one.place is not place]
 
     def thaw(self, place: object) -> None:
@@ -187,16 +191,21 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     # -- the end -----------------------------------------------------------------------------
 
     def bury(self) -> None:
-        """Cancel whatever is left, and close."""
+        """Cancel whatever is left, and close; raises Stuck where something does not end."""
         for place in list(self._frozen):
             self.thaw(place)
         self._horizon = math.inf
-        while tasks := asyncio.all_tasks(self):
-            for task in tasks:
+        for _ in range(ROUNDS):
+            for task in asyncio.all_tasks(self):
                 task.cancel()
             self.run_until_complete(asyncio.sleep(BLINK))
+            if not asyncio.all_tasks(self):
+                break
         self.run_until_complete(self.shutdown_asyncgens())
+        left = sorted(repr(task.get_coro()) for task in asyncio.all_tasks(self))
         self.close()
+        if left:
+            raise Stuck(f"cancelled {ROUNDS} times, and it does not end: {', '.join(left)}")
 
 
 def _or_own(context: Context | None) -> Context:
