@@ -300,6 +300,20 @@ class Unlisted(Broken):
         return await super().moved(positions)
 
 
+class Ghost(MemoryStore):
+    """One that names somebody who is not there."""
+
+    async def check(self, conversation: str) -> list[Finding]:
+        """Name somebody."""
+        named = Finding(conversation="ghost", version=None, problem="is named")
+        return [] if conversation else [named]
+
+
+async def test_who_is_named_and_not_there_is_reported_once() -> None:
+    report = await report_of(Ghost())
+    assert (report.conversations, len(report.findings)) == (0, 1)
+
+
 async def test_a_store_that_cannot_be_read_at_all_is_reported() -> None:
     store = Broken()
     await store.append(Author("c").begin())

@@ -38,7 +38,7 @@ class Shape:
         return row
 
 
-def rising(keys: Iterable[Key], after: Key) -> None:
+def rising(keys: Iterable[Any], after: Key) -> None:
     """Raise StoreCorrupt where keys do not rise: whoever reads page by page would never end."""
     for key in keys:
         if not (isinstance(key, type(after)) and key > after):

@@ -72,11 +72,8 @@ class Whereabouts:
 
 
 def _holds(path: str) -> bool:
-    """Whether there is anything in a file, or nobody can say."""
-    try:
-        return os.stat(path).st_size > 0
-    except OSError:
-        return True
+    """Whether there is anything in a file."""
+    return os.path.isfile(path) and os.path.getsize(path) > 0
 
 
 def _identity(path: str) -> Identity | None:
