@@ -315,7 +315,7 @@ def test_i8_sees_a_tool_that_is_started_twice() -> None:
 
 def test_i8_takes_up_what_it_knows_nothing_of() -> None:
     """A call whose request is not in the log may still not run twice."""
-    stray = [started(1), UNSURE, AGREED, started(2)]
+    stray: list[ev.Event] = [started(1), UNSURE, AGREED, started(2)]
     assert lives("c", log_of(UNSURE, AGREED, *stray), ())[1] == []
     assert len(lives("c", log_of(started(1), started(2)), ())[1]) == 1
 
