@@ -1,8 +1,18 @@
 """What tests are made of: scripted transports for agents, and contract suites for new parts.
 
 `scripted([call("refund", order="7"), text("Done.")])` is a transport; `TransportContract` and
-`StoreContract` are what a new transport or store must pass. The one rule: nothing is imported
-before it is asked for, so that a program that only scripts replies needs no test runner.
+`StoreContract` are what a new transport or store must pass. What proves that nothing is lost and
+nothing done twice lies in modules of its own, for any store:
+
+    invariants  I1 to I9, to be checked after any fault   (rules, deeds: as values)
+    torture     processes that are killed, again and again, until they are done
+    power       what a power cut may leave on the disk    (needs strace)
+    kernel      system calls that fail                    (needs strace)
+    simulation  every crash, cancellation and order, on a loop of virtual time
+    model       random histories against plain lists      (needs hypothesis)
+
+The one rule: nothing is imported before it is asked for, so that a program that only scripts
+replies needs no test runner.
 """
 
 from __future__ import annotations
