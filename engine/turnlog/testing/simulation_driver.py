@@ -7,11 +7,13 @@ call that was begun is carried out to its end, whoever goes away meanwhile, as i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from weakref import WeakSet
 
 from ..store.statements import Parameters
 from .simulation_loop import Crashed, SimulatedLoop, fulfil
@@ -51,7 +53,7 @@ def _gated(
         self: sqlite3.Connection, sql: str, /, *args: P.args, **kwargs: P.kwargs
     ) -> sqlite3.Cursor:
         assert isinstance(self, Gated)
-        return self.gate.through(sql, lambda: method(self, sql, *args, **kwargs))
+        return self.gate.through(sql, lambda: self.noted(method(self, sql, *args, **kwargs)))
 
     return call
 
@@ -60,6 +62,20 @@ class Gated(sqlite3.Connection):
     """A connection whose calls go through a gate."""
 
     gate: Gate
+    cursors: WeakSet[sqlite3.Cursor]
+
+    def noted(self, cursor: sqlite3.Cursor) -> sqlite3.Cursor:
+        """Take note of a cursor: the connection is open as long as a statement of it is."""
+        self.cursors.add(cursor)
+        return cursor
+
+    def die(self) -> None:
+        """Close it, and every statement with it: what was not committed is gone."""
+        with contextlib.suppress(sqlite3.ProgrammingError):  # it was closed before
+            for cursor in list(self.cursors):
+                cursor.close()
+        self.close()
+
     execute = _gated(sqlite3.Connection.execute)
     executemany = _gated(sqlite3.Connection.executemany)
 
@@ -76,7 +92,7 @@ class Inline:
         connection = sqlite3.connect(
             address, uri=True, timeout=0, isolation_level=None, factory=Gated
         )
-        connection.gate = self._gate
+        connection.gate, connection.cursors = self._gate, WeakSet()
         self._connections.append(connection)
         return connection
 
@@ -91,9 +107,9 @@ class Inline:
         return reader
 
     def die(self) -> None:
-        """Close all connections as they are: what was not committed is gone."""
+        """Close all connections as they are."""
         for connection in self._connections:
-            connection.close()
+            connection.die()
 
 
 class Turns:
