@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
+import pytest
+
 import turnlog
 from turnlog import events as ev
 from turnlog.conversation import Conversation
@@ -60,6 +62,25 @@ async def test_a_turn_is_settled_once_by_many_at_once() -> None:
         events = [one.event for one in await chat.events()]
         assert sum(isinstance(one, ev.CallUncertain) for one in events) == 1
         assert sum(map(len, found)) <= 2
+
+
+async def late(steps: int, log: turnlog.Log) -> None:
+    """Recover so many steps of the loop later."""
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    await log.recover()
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_turn_that_begins_to_run_is_not_taken_for_left(steps: int) -> None:
+    """Between the lease and the runner, a service of the same process may look."""
+    async with left_in_a_tool() as (log, chat):
+        await log.recover()
+        turn = await chat.turn((await chat.turns())[0].turn)
+        await asyncio.gather(turn.resume(), late(steps, log))
+        assert (await turn.result()).output_text == "Done."
+        paused = [one for one in await chat.events() if isinstance(one.event, ev.TurnPaused)]
+        assert len(paused) == 1
 
 
 class Behind(MemoryStore):
