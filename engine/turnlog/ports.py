@@ -136,7 +136,10 @@ class CallRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that `verify` found to be wrong; `version` is None where no event is to blame."""
+    """Something that `verify` found to be wrong; `version` is None where no event is to blame.
+
+    `conversation` is empty where it is the database as a whole.
+    """
 
     conversation: str
     version: int | None
@@ -147,7 +150,8 @@ class Store(Protocol):
     """Where events live. One object is one owner: a process with the right to hold leases.
 
     Every method may raise StoreUnavailable (locked, full, unreadable just now), StoreCorrupt
-    (what is stored cannot be read back) and Closed (after `close`), and only what is listed else.
+    (what is stored cannot be read back), StoreMoved (the file is not where it was) and Closed
+    (after `close`), and only what is listed else.
     Callers may await from any event loop, and be cancelled at any time: an append that was handed
     over is finished all the same.
     """
@@ -271,7 +275,10 @@ class Store(Protocol):
         ...
 
     async def check(self, conversation: str) -> list[Finding]:
-        """Compare what is cached beside a conversation's log with what the log says."""
+        """Compare what is cached beside a conversation's log with what the log says.
+
+        With an empty name, what belongs to no conversation: positions, owners, the file itself.
+        """
         ...
 
     async def backup(self, target: str) -> None:

@@ -355,12 +355,20 @@ async def _acquire(
         try:
             draft = await engine.commit(conversation, admitted, actor=actor, epoch=epoch)
             run(draft)
+            await _stop_if_closing(engine, conversation)
         except StaleEpoch:
             await _check_free(engine, conversation)
         else:
             return
         finally:
             engine.starting.discard(conversation)
+
+
+async def _stop_if_closing(engine: Engine, conversation: str) -> None:
+    """A turn that begins while the log is closed is stopped like those that ran before."""
+    runner = engine.live.get(conversation)
+    if engine.closing and runner is not None:
+        await runner.stop("closed")
 
 
 async def _check_free(engine: Engine, conversation: str) -> None:
@@ -404,18 +412,23 @@ async def resume(
     config = await engine.configuration(state)
     settings = await engine.turn_settings(state)
 
-    free = False
+    free = moved = False
 
     async def act(draft: Draft) -> Lease | None:
-        nonlocal free
+        nonlocal free, moved
         open_ = draft.state.turn
         free = not engine.runs(conversation) and open_ is not None and open_.id == turn
-        if free:
-            draft.do(ResumeTurn(reason=reason))
-        return "acquire" if free else None
+        # Somebody may have taken it on since it was looked at, and died: that is settled first.
+        moved = free and draft.state.version != state.version
+        if not free or moved:
+            return None
+        draft.do(ResumeTurn(reason=reason))
+        return "acquire"
 
     def run(draft: Draft) -> None:
-        if free:
+        if free and not moved:
             runner_for(engine, draft, turn, config, settings, agent).start(draft.state)
 
     await acquiring(engine, conversation, act, actor, run)
+    if moved:
+        await resume(engine, conversation, turn, agent, actor=actor, reason=reason)

@@ -321,3 +321,53 @@ async def test_a_response_that_was_lost_over_a_websocket_is_asked_about_by_http(
             assert (await chat.run("Go.")).output_text == "All of it."
         assert len(simulator.creates) == 1
         assert [one.method for one in simulator.requests][-1] == "GET"
+
+
+async def test_a_turn_that_moves_while_it_is_resumed_is_looked_at_again() -> None:
+    """Another process takes it on and dies over it: what it did is settled before it goes on."""
+    store = Meanwhile()
+    async with opened([call("add", a=1, b=2).but(stall_after=2)], agent(), store=store) as log:
+        chat = await log.conversation("c", agent="test")
+        turn = await chat.send("Go.")
+        await store_says(chat, "response.started")
+        await log.close()
+    mine = Meanwhile(shelf=store.shelf)
+    async with opened([text("Mine.")], agent(), store=mine) as log:
+        chat = await log.get("c")
+
+        async def taken_and_left() -> None:
+            other = store.beside()
+            stuck = text("Theirs.").but(stall_after=2)
+            async with opened([stuck], agent(), store=other) as there:
+                theirs = await there.get("c")
+                await (await theirs.turn(turn.id)).resume()
+                while (await tags(theirs)).count("response.started") < 2:
+                    await asyncio.sleep(0)
+                other.abandon()
+
+        mine.behind(2, taken_and_left)
+        handle = await (await chat.turn(turn.id)).resume()
+        assert (await handle.result()).output_text == "Mine."
+        said_ = await tags(chat)
+        assert said_.count("turn.resumed") == 2
+        assert said_.count("response.interrupted") == 2
+        assert (await log.verify()).ok
+
+
+async def test_a_turn_that_begins_while_the_log_is_closed_is_stopped_too() -> None:
+    store = Meanwhile()
+    async with opened([text("Never.").but(stall_after=1)], agent(), store=store) as log:
+        chat = await log.conversation("c", agent="test")
+        store.slow_event = ev.TurnStarted
+        sending = asyncio.create_task(chat.send("Go."))
+        await steps(10)
+        await log.close()
+        await asyncio.wait([sending])
+    async with opened([], agent(), store=store.beside()) as log:
+        assert not log._engine.live  # pyright: ignore[reportPrivateUsage]
+
+
+async def store_says(chat: Conversation, tag: str) -> None:
+    """Wait until the log says something."""
+    while tag not in await tags(chat):
+        await asyncio.sleep(0)

@@ -18,7 +18,7 @@ from typing import cast
 
 import pytest
 
-from turnlog.errors import Closed, InvalidInput, StaleEpoch, StoreUnavailable
+from turnlog.errors import Closed, InvalidInput, StaleEpoch, StoreCorrupt, StoreUnavailable
 from turnlog.ports import Head, Store
 from turnlog.store import MemoryStore, SqlStore, open_store
 from turnlog.store.beats import Heart, Kind, Life, Pulse, Watch
@@ -564,3 +564,13 @@ async def test_a_turn_that_is_held_by_nobody_is_free(path: Path) -> None:
         left_by(path, "nobody", 0)
         assert await store.orphans() == ["c"]
         await store.append(author.write(added("k"), lease="acquire", epoch=2))
+
+
+async def test_a_beat_that_is_no_number_is_damage(path: Path) -> None:
+    async with beating(path) as store:
+        author = Author("c")
+        await store.append(author.begin())
+        left_by(path, "far", 3)
+        tamper(path, "UPDATE owners SET beat = 'often' WHERE owner = 'far'")
+        with pytest.raises(StoreCorrupt, match="no number"):
+            await store.append(author.write(begun(), turn="t", lease="acquire", epoch=2))

@@ -28,6 +28,7 @@ from turnlog.errors import (
 from turnlog.store import SqlStore, migrate, open_store, settings_for
 from turnlog.store.opening import inspect
 from turnlog.store.owners import LockFile
+from turnlog.store.schema import REVISION
 from turnlog.testing.store_contract import Author, added
 
 from .files import behind, opened, tamper
@@ -82,8 +83,8 @@ async def test_durability_is_what_was_asked_for(path: Path, durability: str) -> 
 
 
 def test_migrate_says_where_it_came_from(path: Path) -> None:
-    assert migrate(path) == (None, "0001")
-    assert migrate(path) == ("0001", "0001")
+    assert migrate(path) == (None, REVISION)
+    assert migrate(path) == (REVISION, REVISION)
 
 
 def test_a_migration_leaves_output_and_logging_alone(path: Path) -> None:
@@ -281,7 +282,7 @@ async def test_owners_need_a_directory(path: Path) -> None:
 
 def test_inspect_says_what_there_is(path: Path) -> None:
     migrate(path)
-    assert inspect(settings_for(path), "ro") == ("0001", 1)
+    assert inspect(settings_for(path), "ro") == (REVISION, 1)
 
 
 # -- the process ---------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 
+from ..errors import StoreCorrupt
 from . import statements
 from .beats import Pulse
 
@@ -70,7 +71,12 @@ class Roll:
     def said(self, owner: str) -> int | None:
         """What an owner's row says, None where it has none."""
         found = self._connection.execute(statements.BEAT, {"owner": owner}).fetchone()
-        return None if found is None else int(found[0])
+        if found is None:
+            return None
+        (beat,) = found
+        if not isinstance(beat, int):
+            raise StoreCorrupt(f"the beat of the owner {owner!r} is no number: {beat!r}")
+        return beat
 
     def _say(self, before: int | None, beat: int) -> None:
         if before is None:
