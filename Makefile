@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup demo test lint ruff-check ruff-format types mypy pyright schema coverage \
-	bench soak format requirements clean
+	bench soak torture format requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,9 @@ bench: $(READY) ## what a turn costs, beside the floors under it
 
 soak: $(READY) ## a thousand conversations for ten minutes, and what they used
 	TURNLOG_SOAK_SECONDS=$${TURNLOG_SOAK_SECONDS:-600} $(RUN) -m pytest tests/soak -s -v
+
+torture: $(READY) ## every proof of docs/reliability.md, at length: an hour
+	sh scripts/torture.sh $(RUN)
 
 format: $(READY) ## let ruff fix and format what it can
 	$(RUN) -m ruff check --fix
