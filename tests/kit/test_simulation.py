@@ -81,17 +81,17 @@ def test_a_writer_that_acknowledges_before_it_commits_is_found() -> None:
 
 @pytest.mark.timeout(0 if LONG else 120)
 def test_callers_are_cancelled_and_the_disk_fails() -> None:
-    explored(appends(), 13).check()
+    explored(appends(), 17).check()
 
 
 @pytest.mark.timeout(0 if LONG else 120)
 def test_a_second_crash_comes_while_the_first_is_put_right() -> None:
-    explored(appends(), 31, seed=2, again=1).check()
+    explored(appends(), 47, seed=2, again=1).check()
 
 
 @pytest.mark.timeout(0 if LONG else 120)
 @pytest.mark.parametrize(
-    ("roles", "stride"), [(TINY, 97), (SMALL, 401), (TWO, 797)], ids=["tiny", "small", "two"]
+    ("roles", "stride"), [(TINY, 151), (SMALL, 601), (TWO, 1201)], ids=["tiny", "small", "two"]
 )
 def test_every_turn_is_done_and_every_tool_runs_once(
     roles: dict[str, list[Callable[..., Coroutine[object, object, None]]]], stride: int
@@ -102,14 +102,14 @@ def test_every_turn_is_done_and_every_tool_runs_once(
 
 @pytest.mark.timeout(0 if LONG else 120)
 def test_who_is_dead_is_seen_by_its_beat() -> None:
-    explored(scenario(TINY, open=beating), 307).check()
+    explored(scenario(TINY, open=beating), 401).check()
 
 
 @pytest.mark.timeout(0 if LONG else 120)
 def test_an_owner_that_was_stopped_for_a_minute_writes_nothing_when_it_wakes() -> None:
     """Another one has taken its turn over meanwhile, and nobody lets a tool run again."""
     run = scenario(SAME, open=beating, wakes=True)
-    found = explored(run, 307, kinds=["stop"])
+    found = explored(run, 401, kinds=["stop"])
     found.check()
     assert found.struck
 
