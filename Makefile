@@ -64,7 +64,7 @@ bench: $(READY) ## what a turn costs, beside the floors under it
 soak: $(READY) ## a thousand conversations for ten minutes, and what they used
 	TURNLOG_SOAK_SECONDS=$${TURNLOG_SOAK_SECONDS:-600} $(RUN) -m pytest tests/soak -s -v
 
-torture: $(READY) ## every proof of docs/reliability.md, at length: an hour
+torture: $(READY) ## every proof of docs/reliability.md, at length: an hour or two
 	sh scripts/torture.sh $(RUN)
 
 format: $(READY) ## let ruff fix and format what it can

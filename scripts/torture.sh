@@ -1,6 +1,6 @@
 #!/bin/sh
 # The long version of every proof in docs/reliability.md, with what it counted: scripts/torture.sh PYTHON
-# Each one runs, also where one before it has failed. The whole takes about an hour on two cores.
+# Each one runs, also where one before it has failed. The whole takes an hour or two on two cores.
 set -u
 python=$1
 failed=0
