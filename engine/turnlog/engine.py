@@ -300,6 +300,8 @@ class Engine:
         if runner is None or known is None:
             return
         head = await self.head(conversation)
+        if self.live.get(conversation) is not runner:
+            return  # it ended while this was read: what nobody keeps up is not kept
         if head.state.version > known.version:
             self.heads[conversation] = head.state
             last = head.state.version
