@@ -16,7 +16,8 @@ from .errors import InvalidInput
 from .recovery import MAX_RETRIES
 from .schemas import output_format
 from .settings import Settings, fingerprint, merge, request_fields, with_format
-from .tools import OnCrash, Tool, ToolLike, Toolset, bind
+from .tools import OnCrash, Tool, ToolLike
+from .toolset import Toolset, bind
 
 Configuration: TypeAlias = "tuple[str | None, str | None, tuple[JsonObject, ...], JsonObject]"
 """Model, instructions, tool definitions and settings, as `conversation.configured` has them."""

@@ -9,17 +9,14 @@ that it runs at most once unasked (law 12), is the engine's business.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, TypedDict, Unpack, cast, overload
+from typing import Literal, TypeAlias, TypedDict, Unpack, overload
 
-from pydantic import BaseModel
-
-from .canonical import JsonObject, obj, text
+from .canonical import JsonObject, text
 from .errors import InvalidInput
 from .running import D, Deferred, Function, ToolContext, ToolResult, Work, called, to_output
 from .schemas import NAME, closed, strict_fault, strict_schema
-from .secrets import check_plain, to_log
 from .signatures import NAMEABLE, Signature, asked_for, describe, is_open
 
 __all__ = [
@@ -31,8 +28,7 @@ __all__ = [
     "ToolLike",
     "ToolOptions",
     "ToolResult",
-    "Toolset",
-    "bind",
+    "checked_name",
     "flat",
     "run_tool",
     "strict_schema",
@@ -173,7 +169,7 @@ def tool(
 
     def made(function: Function) -> Tool:
         own = str(getattr(function, "__name__", type(function).__name__))
-        chosen = _checked_name(own if name is None else name)
+        chosen = checked_name(own if name is None else name)
         signature = describe(function, tool=chosen, context=ToolContext, parameters=parameters)
         _check_asked("needs_approval", needs_approval, signature, chosen)
         _check_asked("probe", False if probe is None else probe, signature, chosen)
@@ -209,7 +205,8 @@ def _check_crash(on_crash: str, probe: Function | None) -> None:
         raise InvalidInput(f"probe= is a function, not a {type(probe).__name__}")
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """The name of a function; raises InvalidInput for one that the provider refuses."""
     if not NAME.fullmatch(name):
         raise InvalidInput(
             f"{name!r} cannot be the name of a tool: 1 to 64 letters, digits, _ and -;"
@@ -328,50 +325,7 @@ def _given_to(
     return (context,) if wants else (), given
 
 
-# -- a set of tools ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Toolset:
-    """The tools of an agent: what the log and the provider are told, and what can be run.
-
-    `notes` says, by name, why a tool is not strict though it nearly could be (W-62).
-    """
-
-    tools: Mapping[str, Tool] = field(default_factory=dict[str, Tool])
-    notes: Mapping[str, str] = field(default_factory=dict[str, str])
-    _definitions: tuple[JsonObject, ...] = ()
-
-    def definitions(self) -> tuple[JsonObject, ...]:
-        """Every tool as the log holds it, in the order given; `to_wire` puts secrets in."""
-        return self._definitions
-
-    def get(self, name: str) -> Tool | None:
-        """The tool that can be run under a name; None for one that is only surfaced."""
-        return self.tools.get(name)
-
-
-def bind(tools: Iterable[ToolLike]) -> Toolset:
-    """Check tools and put them together; plain functions become tools, dicts are kept.
-
-    Raises InvalidInput for a name that is there twice and for what is no tool, and
-    ConfigurationError for a secret in plain text (law 15).
-    """
-    bound: dict[str, Tool] = {}
-    notes: dict[str, str] = {}
-    definitions: list[JsonObject] = []
-    for entry in tools:
-        made = _runnable(entry)
-        definition, note = _given(entry) if made is None else (made.definition(), made.note)
-        name = _function_name(definition)
-        if name is not None and name in map(_function_name, definitions):
-            raise InvalidInput(f"there are two tools named {name!r}: rename one with tool(name=…)")
-        if name is not None and note is not None:
-            notes[name] = note
-        if made is not None:
-            bound[made.name] = made
-        definitions.append(definition)
-    return Toolset(tools=bound, notes=notes, _definitions=tuple(definitions))
+# -- shapes --------------------------------------------------------------------------------
 
 
 def flat(value: JsonObject) -> JsonObject:
@@ -381,37 +335,3 @@ def flat(value: JsonObject) -> JsonObject:
     if kind is None or not isinstance(inner, Mapping):
         return value
     return {**{key: entry for key, entry in value.items() if key != kind}, **inner}
-
-
-def _runnable(entry: object) -> Tool | None:
-    if isinstance(entry, Tool):
-        return entry
-    if isinstance(entry, (Mapping, BaseModel)):
-        return None
-    if not callable(entry):
-        raise InvalidInput(
-            f"{entry!r} is no tool: pass a function, what turnlog.tool made of one, or a dict"
-            ' like {"type": "web_search"}'
-        )
-    return tool(entry)
-
-
-def _given(entry: object) -> tuple[JsonObject, str | None]:
-    """A dict as it is, except that `strict` is claimed only where it is so (W-62)."""
-    definition = flat(cast("JsonObject", to_log(entry)))
-    check_plain(definition)
-    if text(definition, "type") is None:
-        raise InvalidInput('a tool that is a dict needs a "type", like {"type": "web_search"}')
-    if definition["type"] != "function":
-        return definition, None
-    _checked_name(text(definition, "name") or "")
-    if definition.get("strict") is not True:
-        return definition, None
-    fault = strict_fault(obj(definition, "parameters"))
-    if fault is None:
-        return definition, None
-    return {**definition, "strict": False}, f"not strict: {fault}"
-
-
-def _function_name(definition: JsonObject) -> str | None:
-    return text(definition, "name") if definition["type"] in ("function", "custom") else None

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 from pydantic import BaseModel
 
-from turnlog.agent import Agent
+from turnlog.agent import Agent, on_crash_of
 from turnlog.canonical import obj
-from turnlog.errors import ConfigurationError, InvalidInput, NotSupported
+from turnlog.errors import ConfigurationError, InvalidInput
 from turnlog.settings import Settings
 from turnlog.tools import ToolContext, tool
 
@@ -35,6 +35,10 @@ def is_large(amount: float) -> bool:
     return amount > 100
 
 
+async def was_refunded(ctx: ToolContext[Deps], order: str) -> bool:
+    return bool(order) and ctx.run > 1
+
+
 def load_deps() -> Deps:
     return Deps(Bank())
 
@@ -42,7 +46,7 @@ def load_deps() -> Deps:
 # The example of the README, as far as agents go: type checkers have to be content with it.
 
 
-@tool(needs_approval=is_large, on_crash="rerun", timeout=30)
+@tool(needs_approval=is_large, on_crash="probe", probe=was_refunded, timeout=30)
 async def refund(ctx: ToolContext[Deps], order: str, amount: float) -> str:
     """Pay an order back."""
     return await ctx.deps.bank.refund(order, amount, key=ctx.idempotency_key)
@@ -157,9 +161,9 @@ def test_secrets_in_plain_text_are_refused() -> None:
         Agent("a", tools=[{"type": "mcp", "server_label": "crm", "authorization": "sk-live"}])
 
 
-def test_a_probe_comes_later() -> None:
-    with pytest.raises(NotSupported):
-        tool(on_crash="probe", probe=is_large)
+def test_what_becomes_of_each_tool_after_a_crash_is_known_by_its_name() -> None:
+    assert on_crash_of(support) == {"refund": "probe"}
+    assert on_crash_of(None) == {}
 
 
 def test_settings_of_a_type_checker() -> None:

@@ -23,7 +23,8 @@ from turnlog.settings import (
     tool_choice,
     with_format,
 )
-from turnlog.tools import bind, tool
+from turnlog.tools import tool
+from turnlog.toolset import bind
 
 
 def refund(order: str) -> str:

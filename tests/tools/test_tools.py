@@ -29,12 +29,12 @@ from turnlog.tools import (
     ToolContext,
     ToolLike,
     ToolResult,
-    bind,
     flat,
     run_tool,
     to_output,
     tool,
 )
+from turnlog.toolset import bind
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
