@@ -23,15 +23,15 @@ async def cancel(
     mode: CancelMode = "now",
     reason: str | None = None,
     actor: str,
-) -> None:
-    """Stop a turn; nothing where it has ended already.
+) -> bool:
+    """Stop a turn; nothing where it has ended already. Whether it ended here, though run nowhere.
 
-    With `after_request` the response that is under way is still heard, and its calls are not run.
-    A turn that another process runs is stopped there, which is waited for. Raises NotFound for a
-    turn that never was.
+    Then nobody else begins what is queued behind it. With `after_request` the response that is
+    under way is still heard, and its calls are not run. A turn that another process runs is stopped
+    there, which is waited for. Raises NotFound for a turn that never was.
     """
     if await drop_queued(engine, conversation, turn, "cancelled", reason, actor):
-        return
+        return False
     runner = await engine.runner(conversation)
     head = await engine.head(conversation)
     open_ = head.state.turn
@@ -39,14 +39,16 @@ async def cancel(
         await turn_row(engine.store, conversation, turn)
         if runner is not None and runner.turn == turn:
             await runner.stop("cancelled")  # it is about to hear that the turn has ended
-        return
-    left = is_left(head, running=runner is not None)
+        return False
+    left, ended = is_left(head, running=runner is not None), False
 
     async def act(draft: Draft) -> Lease | None:
+        nonlocal ended
         if draft.state.turn is None or draft.state.turn.id != turn:
             return None
         draft.do(RequestCancel(mode=mode, reason=reason))
-        if draft.state.turn.paused is not None and not engine.runs(conversation):
+        ended = draft.state.turn.paused is not None and not engine.runs(conversation)
+        if ended:
             why = "the call was not carried out: the turn was cancelled"
             abandon = await engine.abandoned(draft.state, why)
             draft.do(EndTurn(outcome="cancelled", reason=reason, abandon=abandon))
@@ -57,20 +59,21 @@ async def cancel(
         await runner.stop("cancelled")
     elif left:
         await settle_left(engine, conversation)
-    elif runner is None and mode == "now":
-        await _stopped_elsewhere(engine, conversation, turn)
+    elif runner is None and mode == "now" and not ended:
+        return await _settled_for(engine, conversation, turn)
+    return ended or left
 
 
-async def _stopped_elsewhere(engine: Engine, conversation: str, turn: str) -> None:
-    """Wait until another process has stopped a turn; where it dies over that, settle it here."""
+async def _settled_for(engine: Engine, conversation: str, turn: str) -> bool:
+    """Wait until another process has stopped a turn; whether it died over that, and we settled."""
     with engine.news.listen(conversation) as ear:
         while True:
             head = await engine.head(conversation)
             if head.state.turn is None or head.state.turn.id != turn:
-                return
+                return False
             if not is_elsewhere(head) and not engine.runs(conversation):
                 await settle_left(engine, conversation)
-                return
+                return True
             await ear.wait()
 
 

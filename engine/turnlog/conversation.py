@@ -211,7 +211,8 @@ class Conversation:
 
         Opens a turn, or continues the one that waits for the caller's answers; the turn ends when
         a response asks for no call. Answer the pending calls of `chat.state()`, then ask again.
-        Raises what `send` raises, and Waiting while a call has no output.
+        Raises what `send` raises, and Waiting while a call has no output. It is never queued, so
+        that it raises Busy behind turns that are, `if_busy="interrupt"` or not.
         """
         if options.get("if_busy") == "queue":
             raise InvalidInput("a request of your own loop cannot be queued: use send, or wait")

@@ -255,6 +255,7 @@ def _make_way(state: State, command: BeginTurn) -> list[NewEvent]:
             ' or send with pending="abandon"',
             turn=turn.id,
         )
+    _check_first(state, command)
     return _ended(
         state, turn, EndTurn(outcome="cancelled", abandon=command.abandon, reason="abandoned")
     )

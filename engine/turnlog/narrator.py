@@ -59,6 +59,7 @@ class Narrator:
     after: Cursor = field(default_factory=Cursor)
     _told: int = 0
     _attempt: str = ""
+    _turn: str | None = None
     _failed: bool = False
     _parts: dict[str, _Part] = field(default_factory=dict[str, _Part])
     _outputs: list[tuple[int, ev.OutputRecorded]] = field(
@@ -101,7 +102,8 @@ class Narrator:
                 self._failed, self._outputs = True, []
                 return []
             case ev.TurnEnded() | ev.TurnPaused() as event:
-                self._failed = self._failed and isinstance(event, ev.TurnPaused)
+                if isinstance(event, ev.TurnEnded) and recorded.turn == self._turn:
+                    self._failed = False  # and not where another one has left the queue
                 return self._new(_done(recorded, event, self._at(recorded)))
             case ev.ProviderNoted(kind="unreadable" | "unknown_frame") as event:
                 return self._new(_noted(event, self._at(recorded)))
@@ -146,6 +148,7 @@ class Narrator:
         resumed = event.attempt == after.attempt
         self._attempt = event.attempt if resumed or recorded.version > after.version else ""
         self._failed, self._parts, self._outputs = False, {}, []
+        self._turn = recorded.turn
         if resumed:
             seen = (*after.others, (after.part, after.offset))
             self._parts = {part: _Part(offset) for part, offset in seen if offset}

@@ -15,7 +15,7 @@ from . import events as ev
 from .agent import Agent
 from .cancelling import cancel, drop_queued
 from .canonical import Json, JsonObject
-from .commands import BeginTurn, Configure, QueueTurn, ResumeTurn, Start
+from .commands import BeginTurn, Configure, EndTurn, QueueTurn, ResumeTurn, Start
 from .context import turn_row
 from .draft import Draft
 from .engine import ENGINE, Act, Engine, Outgoing, is_elsewhere, is_left
@@ -38,6 +38,9 @@ PENDING: tuple[Pending, ...] = ("raise", "abandon")
 
 RESUMED = frozenset({"crashed", "closed", "stopped"})
 """Why a turn waits that nobody but its own process held up: the same send continues it."""
+
+OTHER_INPUT = "the call was not carried out: another input came first"
+"""What the model is told of the calls of a turn that was abandoned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,12 +132,15 @@ async def _known(engine: Engine, conversation: str, known: Known, digest: str, s
 async def _begin_or_queue(
     engine: Engine, conversation: str, given: Input, setup: Setup, digest: str
 ) -> str | Known:
-    """Begin a turn; where one is in the way and that was asked for, queue it behind."""
+    """Begin a turn; where one is in the way and that was asked for, queue it behind.
+
+    A queue runs tools, which are the caller's own of a manual turn: that one is never queued.
+    """
     while True:
         try:
             return await _begin(engine, conversation, given, setup, digest)
         except Busy:
-            if given.if_busy == "raise":
+            if given.if_busy == "raise" or given.manual:
                 raise
         found = await _queue(engine, conversation, given, setup, digest)
         if found is not None:
@@ -148,15 +154,20 @@ async def _begin_or_queue(
 async def _queue(
     engine: Engine, conversation: str, given: Input, setup: Setup, digest: str
 ) -> str | Known | None:
-    """Put a turn behind the one that runs; None where nothing is in its way any more."""
+    """Put a turn behind the one that runs; None where nothing is in its way any more.
+
+    A turn that waits before others is abandoned where that was asked for, and they go first.
+    """
     turn = given.turn or engine.ambient.id("turn")
     known: Known | None = None
     queued = False
 
     async def act(draft: Draft) -> Lease | None:
         nonlocal known, queued
-        known, state = await _by_key(engine, conversation, given.key), draft.state
-        queued = known is None and state.status in ("busy", "queued")
+        known = await _by_key(engine, conversation, given.key)
+        if known is None and draft.state.queued and draft.state.status == "waiting":
+            await _abandon(engine, draft, given.pending)
+        queued = known is None and draft.state.status in ("busy", "queued")
         if queued:
             event = ev.TurnQueued(
                 key=given.key or turn,
@@ -173,6 +184,13 @@ async def _queue(
 
     await engine.commit(conversation, act, actor=given.actor)
     return turn if queued else known
+
+
+async def _abandon(engine: Engine, draft: Draft, pending: Pending) -> None:
+    """End the turn that waits, where that was asked for."""
+    if pending == "abandon":
+        outputs = await engine.abandoned(draft.state, OTHER_INPUT)
+        draft.do(EndTurn(outcome="cancelled", abandon=outputs, reason="abandoned"))
 
 
 async def run_next(engine: Engine, conversation: str) -> str | None:
@@ -279,8 +297,7 @@ async def _beginning(
     """The command that begins a turn, with the outputs of the calls that it abandons."""
     abandon = None
     if given.pending == "abandon":
-        why = "the call was not carried out: another input came first"
-        abandon = await engine.abandoned(state, why)
+        abandon = await engine.abandoned(state, OTHER_INPUT)
     return BeginTurn(
         turn=turn,
         key=given.key or turn,
@@ -326,6 +343,11 @@ def runner_for(
 
 async def _next(engine: Engine, conversation: str) -> None:
     await run_next(engine, conversation)
+
+
+def go_on(engine: Engine, conversation: str) -> None:
+    """Begin what is queued where the turn before it is over, though nobody waits for that."""
+    engine.run_errand(_next(engine, conversation), "next turn")
 
 
 async def acquiring(

@@ -21,7 +21,7 @@ from .events import CancelMode
 from .ports import Head
 from .result import TurnResult, result_of
 from .schemas import parse_output
-from .starting import resume, run_next
+from .starting import go_on, resume, run_next
 from .truncating import Mode, truncate
 from .updates import Cursor, Update
 from .watching import watch
@@ -124,7 +124,9 @@ class Turn(Generic[T]):
         run. A turn that ended already stays as it is. Where another process runs the turn, it is
         stopped there, which is waited for with `mode="now"`.
         """
-        await cancel(self._engine, self.conversation, self.id, mode=mode, reason=reason, actor=by)
+        engine, conversation = self._engine, self.conversation
+        if await cancel(engine, conversation, self.id, mode=mode, reason=reason, actor=by):
+            go_on(engine, conversation)
 
     async def truncate(self, *, heard: str, mode: Mode = "edit", by: str = "user") -> None:
         """Say how much of the last answer the user really heard, where it was spoken aloud.

@@ -38,6 +38,8 @@ async def watch(
             stretch = view.stretch()
             async with aclosing(stretch):
                 async for update in stretch:
+                    if turn is not None and isinstance(update, TurnDone) and update.turn != turn:
+                        continue  # another one has left the queue meanwhile
                     yield update
                     # A pause in the log is over where the turn was resumed since.
                     if _is_last(update, turn) and not (view.reading and _is_pause(update)):
@@ -91,7 +93,8 @@ class _View:
     def _expects(self, head: Head, turn: str | None) -> bool:
         open_ = head.state.turn
         if open_ is not None and turn not in (None, open_.id):
-            return head.state.in_queue(turn) is not None
+            if head.state.in_queue(turn) is None:
+                return False
         if self.engine.runs(self.conversation) or is_elsewhere(head):
             self._waits = 0
             return True
@@ -156,14 +159,20 @@ def is_about_to_run(head: Head) -> bool:
 
 async def _start(engine: Engine, conversation: str, after: Cursor | None, turn: str | None) -> int:
     """The version to read behind: where the turn of the cursor began, so that calls are known."""
+    state = await engine.state(conversation)
     if after is None and turn is not None:
         row = await engine.store.turn(conversation, id=turn)
-        return row.started - 1 if row is not None else 0
-    state = await engine.state(conversation)
+        # One that is queued still, behind a turn that waits, has nothing to tell so far.
+        return row.started - 1 if row is not None else state.version
     if after is None:
         return state.turn.version - 1 if state.turn is not None else state.version
-    rows = await engine.store.turns(conversation, before=after.version + 1, limit=1)
-    return min(rows[0].started - 1, after.version) if rows else 0
+    before = after.version + 1
+    while rows := await engine.store.turns(conversation, before=before, limit=8):
+        for row in rows:
+            if row.ended != row.started:  # what never left the queue began nothing
+                return min(row.started - 1, after.version)
+        before = rows[-1].started
+    return 0
 
 
 def _is_last(update: Update, turn: str | None) -> bool:
