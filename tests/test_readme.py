@@ -84,6 +84,7 @@ async def test_the_page_on_tools_runs(tmp_path: Path) -> None:
         text("Done."),
         call("ask_the_lab", sample="12"),
         text("There is little lead in it."),
+        text("Once upon a time."),
         call("pay_back", order="7"),
         text("Done."),
     ]
