@@ -18,7 +18,14 @@ from .commands import DoubtCalls, EndTurn, Finish, Note, PauseTurn
 from .context import PAGE
 from .draft import Draft
 from .engine import ENGINE, Engine, is_left
-from .errors import ConfigurationError, NotSupported, ProviderError, StaleEpoch, TooLarge
+from .errors import (
+    ConfigurationError,
+    NotSupported,
+    ProviderError,
+    StaleEpoch,
+    StoreCorrupt,
+    TooLarge,
+)
 from .items import is_client_call
 from .overrun import explained
 from .ports import Head, Lease, Retrieve
@@ -48,26 +55,31 @@ POLL_FOR_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """One thing that recovery did, and why."""
+    """One thing that recovery did, and why; with `settled` off, what it could not do."""
 
     conversation: str
     turn: str | None
     action: str
     reason: str
+    settled: bool = True
 
 
 async def recover(engine: Engine) -> list[Recovered]:
-    """Settle every turn that nobody runs; what cannot be settled now is left, and reported."""
+    """Settle every turn that nobody runs; what cannot be settled now is left, and reported.
+
+    One conversation that is damaged does not keep the others from it.
+    """
     found: list[Recovered] = []
     async for conversation in left_behind(engine):
         try:
             found += await settle_left(engine, conversation)
-        except (ProviderError, ConfigurationError) as error:
+        except (ProviderError, ConfigurationError, StoreCorrupt) as error:
             left = Recovered(
                 conversation=conversation,
                 turn=None,
                 action="left it for the next time",
                 reason=str(error),
+                settled=False,
             )
             found.append(left)
     return found
@@ -132,6 +144,7 @@ def _left(state: State) -> Recovered:
         turn=state.turn.id if state.turn is not None else None,
         action="left the turn as it is: resume it to hear the response on",
         reason="the provider still works on its background response",
+        settled=False,
     )
 
 

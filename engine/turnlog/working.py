@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from .agent import Agent, on_crash_of
 from .engine import Engine
-from .errors import Closed, StateError, TurnlogError
+from .errors import Closed, StateError, StoreCorrupt, TurnlogError
+from .events import TurnQueued
 from .ports import ConversationRow
 from .recovery import Pause, Policy, proceed
 from .settling import recover
@@ -143,7 +144,8 @@ class Worker:
                 found = []
             for one in found:
                 logger.info("work: %s: %s (%s)", one.conversation, one.action, one.reason)
-            self.done = replace(self.done, recovered=self.done.recovered + len(found))
+            settled = sum(one.settled for one in found)
+            self.done = replace(self.done, recovered=self.done.recovered + settled)
             await asyncio.sleep(self.poll)
 
     async def _take_on(self) -> None:
@@ -154,7 +156,7 @@ class Worker:
                 self.done = replace(self.done, waiting=len(waiting))
                 self._forget({row.id for row in (*waiting, *queued)} | self.engine.live.keys())
                 for row in (*waiting, *queued):
-                    await self._consider(row)
+                    await self._look_at(row)
                 await self.engine.store.changed(self.poll)
             except Closed:
                 raise
@@ -181,12 +183,20 @@ class Worker:
                 yield row
             after = rows[-1].id
 
+    async def _look_at(self, row: ConversationRow) -> None:
+        """Consider a turn; one that is damaged keeps nobody from the others."""
+        try:
+            await self._consider(row)
+        except StoreCorrupt as error:
+            self._judged[row.id] = row.version
+            self._stopped(row.id, error)
+
     async def _consider(self, row: ConversationRow) -> None:
         """Take a turn on, where it can go on here and was not looked at as it stands."""
         if len(self.engine.live) >= self.most or self._judged.get(row.id) == row.version:
             return
         head = await self.engine.store.head(row.id)
-        if head is None or self.engine.runs(row.id) or not self._is_ours(head.state):
+        if head is None or self.engine.runs(row.id) or not await self._is_ours(head.state):
             self._judged[row.id] = row.version
             return
         state = head.state
@@ -209,9 +219,18 @@ class Worker:
         name = state.config.agent if state.config is not None else None
         return self.engine.agents.get(name or "")
 
-    def _is_ours(self, state: State) -> bool:
-        """Whether the agent of a conversation is registered here, or it has none."""
-        return state.config is None or state.config.agent in (None, *self.engine.agents)
+    async def _is_ours(self, state: State) -> bool:
+        """Whether the agent of a conversation is registered here, or it has none.
+
+        A turn that is queued may bring another one along.
+        """
+        name = state.config.agent if state.config is not None else None
+        if state.turn is None and state.queued:
+            (recorded,) = await self.engine.store.pick(state.id, [state.queued[0].version])
+            assert isinstance(recorded.event, TurnQueued)
+            config = recorded.event.config
+            name = config.agent if config is not None else name
+        return name in (None, *self.engine.agents)
 
     async def _begin(self, conversation: str, tried: _Tried) -> None:
         self._put_off(tried)
