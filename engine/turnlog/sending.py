@@ -22,7 +22,7 @@ from .reception import Reception
 from .request import revealed
 from .settling import ask, finish
 
-FINAL = frozenset({400, 401, 403, 404, 405, 422, 426})
+FINAL = frozenset({400, 401, 403, 404, 405, 413, 422, 426})
 """Refusals of an upgrade that no repetition changes."""
 
 CHECKPOINT_SECONDS = 0.25

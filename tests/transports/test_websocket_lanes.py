@@ -19,7 +19,7 @@ from turnlog_transports.profiles import OPENAI
 from turnlog_transports.websocket import open_transport
 
 from .clock import settle
-from .lane_server import behind, lanes, of, turn
+from .lane_server import behind, came_of, lanes, of, turn
 from .servers import ask, completed, created, delta, frame, held, outcome, tell
 
 LIMIT: JsonObject = frame("error", status=400, error={"code": "websocket_connection_limit_reached"})
@@ -496,3 +496,26 @@ async def test_w37_the_limit_while_nobody_asks_costs_nothing() -> None:
         await asked.socket.wait_closed()
         assert not held(transport, parent, "a")
         assert (await turn(server, transport, of("b"), "b1"))[0].number == 2
+
+
+# -- a request that is too large for the server's WebSocket ----------------------------------
+
+
+async def test_the_only_request_in_flight_was_too_large_and_was_not_taken() -> None:
+    async with lanes() as (server, transport):
+        asking = asyncio.create_task(came_of(transport, of("a")))
+        asked = await server.next()
+        await asked.socket.close(1009, "message too big")
+        types, error = await asking
+        assert types == []
+        assert isinstance(error, NotSent)
+        assert (error.status, error.code) == (413, "request_too_large")
+
+
+async def test_of_several_requests_nobody_knows_which_was_too_large() -> None:
+    async with lanes() as (server, transport):
+        asking = [asyncio.create_task(came_of(transport, of(name))) for name in "ab"]
+        asked = [await server.next() for _ in asking]
+        assert asked[0].socket is asked[1].socket
+        await asked[0].socket.close(1009, "message too big")
+        assert [type(error) for _, error in [await one for one in asking]] == [Unheard, Unheard]

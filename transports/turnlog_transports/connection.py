@@ -20,6 +20,7 @@ from websockets.frames import CloseCode
 from websockets.protocol import State
 
 from turnlog.canonical import text
+from turnlog.errors import NotSent
 from turnlog.ports import Frame, Late, Timeouts
 
 from . import wire
@@ -29,6 +30,9 @@ from .stream import Stream
 
 LIMIT_REACHED = "websocket_connection_limit_reached"
 """The code with which a provider ends a connection that is too old; it may come at any time."""
+
+TOO_LARGE = "request_too_large"
+"""Our code for a request that the provider's end of a WebSocket does not take for its size."""
 
 CLOSE_TIMEOUT = 1.0
 """How many seconds a provider has to answer a goodbye; nobody but `close` waits for it."""
@@ -143,14 +147,14 @@ class Connection:
 
     async def read(self) -> None:
         """Read until the socket ends, and tell the lanes what became of it."""
-        why = "the connection could not be read any more"
+        why, refused = "the connection could not be read any more", False
         try:
             while True:
                 self._arrived(await self.socket.recv(decode=False))
         except ConnectionClosed as error:
-            why = _why(error)
+            why, refused = _why(error), _was_too_large(error)
         finally:
-            self._lose(why)
+            self._lose(why, refused=refused)
 
     async def close(self) -> None:
         """Say goodbye; a peer that does not answer is left all the same."""
@@ -248,15 +252,18 @@ class Connection:
             self._free(channel, stream)
             self.retire()
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, why: str, *, refused: bool = False) -> None:
+        """Nothing more comes. `refused` says that a request was too large, which one is not said:
+        it is known where only one was out and nothing of it was heard.
+        """
         if self.over:
             return
         self.over = self.line.retiring = True
-        for channel in self._channels.values():
-            stream = channel.stream
-            if stream is not None:
-                stream.fail(stream.gone(why))
-                self._free(channel, stream)
+        lost = [(each, each.stream) for each in self._channels.values() if each.stream is not None]
+        for channel, stream in lost:
+            alone = refused and len(lost) == 1 and not stream.heard
+            stream.fail(_too_large(why) if alone else stream.gone(why))
+            self._free(channel, stream)
         self._changed(self)
 
     def _tell(self, stream: Stream, frame: Frame) -> None:
@@ -277,6 +284,20 @@ def _why(error: ConnectionClosed) -> str:
     if sent is not None and sent.code == CloseCode.MESSAGE_TOO_BIG:
         return f"the provider sent a {sent.reason}: raise the option max_frame_bytes"
     return f"the WebSocket closed: {error}"
+
+
+def _was_too_large(error: ConnectionClosed) -> bool:
+    """Whether the provider closed the WebSocket because a request was too large for it."""
+    return error.rcvd is not None and error.rcvd.code == CloseCode.MESSAGE_TOO_BIG
+
+
+def _too_large(why: str) -> NotSent:
+    return NotSent(
+        f"the request is too large for the provider's WebSocket ({why}): compact the context,"
+        " remove items, or fork",
+        status=413,
+        code=TOO_LARGE,
+    )
 
 
 def limit_reached(frame: Frame) -> bool:

@@ -30,6 +30,7 @@ from turnlog.state import Parent
 
 from . import http, websocket
 from .breaker import Breaker
+from .connection import TOO_LARGE
 from .endpoint import Access
 from .network import NO_CONNECTION_FREE
 
@@ -38,8 +39,8 @@ OPTIONS = http.OPTIONS | websocket.OPTIONS | {"websocket_pause_seconds", "breake
 SAME_BY_HTTP = frozenset({401, 429})
 """Refusals of an upgrade that say nothing against WebSockets: a wrong key, too many requests."""
 
-NO_FAULT = frozenset({PARENT_GONE, NO_CONNECTION_FREE})
-"""Codes of a request that never went out, through no fault of the WebSocket."""
+NO_FAULT = frozenset({PARENT_GONE, NO_CONNECTION_FREE, TOO_LARGE})
+"""Codes of a request that was not taken, through no fault of the WebSocket."""
 
 _logger = logging.getLogger("turnlog.transports")
 
