@@ -101,11 +101,9 @@ class Calling:
     async def _run_within(self, limit: asyncio.Semaphore, call: Call, item: JsonObject) -> None:
         async with limit:
             tool = self._tool(call)
-            if tool is None:
+            if tool is None or not await self._started(call.id):
                 return
             reported = await self._reported(call)
-            if not await self._started(call.id):
-                return
             context = self._context(call, tool, run=call.runs + 1, reported=reported)
             late = Late(self.held.engine, self.held.conversation, call.id, context.run)
             result = await run_tool(tool, context, _arguments(item), late.tell)

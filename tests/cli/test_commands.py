@@ -570,7 +570,7 @@ def test_the_database_may_be_named_once_for_all(
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (("show", "no.db", "c1"), 3, "no database no.db"),
+        (("show", "no.db", "c1"), 3, "no.db"),
         (("approve", "no.db", "c1"), 3, "no database no.db"),
         (("show", "agent.db", "c9"), 3, "no conversation 'c9'"),
         (("show", "desk.py", "c1"), 5, "desk.py"),

@@ -25,6 +25,7 @@ from turnlog.secrets import Secret
 from turnlog.tools import (
     Deferred,
     OnCrash,
+    Probed,
     Tool,
     ToolContext,
     ToolLike,
@@ -449,7 +450,10 @@ async def test_a_time_limit_leaves_a_sync_tool_behind_and_drops_its_result() -> 
     assert await asyncio.to_thread(done.wait, 10)
 
 
-async def test_what_a_thread_was_about_to_begin_is_not_begun_behind_its_time_limit() -> None:
+@pytest.mark.parametrize("coroutine", [True, False])
+async def test_what_a_thread_was_about_to_begin_is_not_begun_behind_its_time_limit(
+    coroutine: bool,
+) -> None:
     release, begun = threading.Event(), list[str]()
     late = list[ToolResult]()
 
@@ -457,9 +461,14 @@ async def test_what_a_thread_was_about_to_begin_is_not_begun_behind_its_time_lim
         begun.append("work")
         return "never"
 
+    class Lazy:
+        def __await__(self) -> Iterator[object]:
+            begun.append("lazy")
+            yield
+
     def slow() -> object:
         release.wait(10)
-        return work()
+        return work() if coroutine else Lazy()
 
     result = await run_tool(tool(slow, timeout=0.01), context(), "{}", late.append)
     assert result.failed and "its outcome is unknown" in str(result.output)
@@ -633,6 +642,35 @@ def test_a_check_that_asks_for_what_the_tool_has_not() -> None:
     with pytest.raises(InvalidInput, match="True, False or a function"):
         tool(refund, needs_approval=cast("bool", "yes"))
     assert tool(raw, parameters=STRICT, needs_approval=by_customer).needs_approval is by_customer
+
+
+# -- probe ---------------------------------------------------------------------------------
+
+
+async def test_a_probe_is_given_the_arguments_that_it_names() -> None:
+    asked = list[tuple[int, str]]()
+
+    def was_paid(ctx: ToolContext[Bank], order: str) -> str:
+        asked.append((ctx.run, order))
+        return f"paid {order}"
+
+    made = tool(refund, on_crash="probe", probe=was_paid)
+    found = await made.probed(context(Bank()), '{"order": "7", "amount": 1}')
+    assert found == Probed(result=ToolResult(output="paid 7"))
+    assert asked == [(1, "7")]
+
+
+async def test_with_arguments_that_do_not_fit_nothing_happened() -> None:
+    made = tool(refund, on_crash="probe", probe=is_large)
+    assert await made.probed(context(), '{"order": "7"}') == Probed()
+
+
+def test_a_probe_that_asks_for_what_the_tool_has_not() -> None:
+    def by_customer(customer: str) -> bool:
+        return bool(customer)
+
+    with pytest.raises(InvalidInput, match=r"probe of the tool 'refund' asks for 'customer'"):
+        tool(refund, on_crash="probe", probe=by_customer)
 
 
 # -- a set of tools ------------------------------------------------------------------------
