@@ -464,7 +464,7 @@ async def test_what_a_thread_was_about_to_begin_is_not_begun_behind_its_time_lim
     class Lazy:
         def __await__(self) -> Iterator[object]:
             begun.append("lazy")
-            yield
+            yield None
 
     def slow() -> object:
         release.wait(10)
