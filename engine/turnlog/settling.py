@@ -237,7 +237,7 @@ async def _establish(
                 draft.do(Note(events=tuple(said)))
                 draft.do(Finish(outcome=_outcome(step, attempt, reception)))
             case Doubt():
-                doubt = _DOUBT if last.certain else _SILENT
+                doubt = _DOUBTS.get(reason, reason) if last.certain else _SILENT
                 command = DoubtCalls(calls=step.calls, reason=doubt, timed_out=not last.certain)
                 draft.do(command)
             case Halt():
@@ -292,7 +292,14 @@ async def overfull(engine: Engine, state: State, error: TooLarge) -> EndTurn:
     )
 
 
-_DOUBT = "the process stopped while the tool ran"
+_DOUBTS = {
+    CRASHED: "the process stopped while the tool ran",
+    "closed": "the log was closed while the tool ran",
+    "cancelled": "the turn was cancelled while the tool ran",
+    "stopped": "the turn was stopped by an error while the tool ran",
+}
+"""Why nobody knows what became of a call."""
+
 _SILENT = "the process that ran the tool was not heard from any more; it may still run it"
 
 
