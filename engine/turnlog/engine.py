@@ -38,6 +38,9 @@ from .watchers import Watchers
 Act: TypeAlias = Callable[[Draft], Awaitable[Lease | None]]
 """Puts commands into a draft, and says what becomes of the lease. Called anew on a conflict."""
 
+Errand: TypeAlias = Callable[[], Coroutine[None, None, None]]
+"""Something that nobody waits for."""
+
 COMMIT_TRIES = 5
 """How often an append whose outcome is unknown is asked about again (law 5)."""
 
@@ -120,6 +123,7 @@ class Engine:
     starting: set[str] = field(default_factory=set[str])
     heads: dict[str, State] = field(default_factory=dict[str, State])
     warmed: dict[str, Parent] = field(default_factory=dict[str, Parent])
+    postponed: dict[str, Errand] = field(default_factory=dict[str, "Errand"])
     news: News = field(init=False)
     closing: bool = False
     _errands: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -172,6 +176,12 @@ class Engine:
         task = asyncio.create_task(errand, name=f"turnlog {name}")
         self._errands.add(task)
         task.add_done_callback(self._errand_done)
+
+    def make_room(self) -> None:
+        """There may be room for a turn again: what was postponed until then is tried."""
+        postponed, self.postponed = self.postponed, {}
+        for errand in postponed.values():
+            self.run_errand(errand(), "next turn")
 
     def _errand_done(self, task: asyncio.Task[None]) -> None:
         self._errands.discard(task)

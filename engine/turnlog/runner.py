@@ -176,6 +176,7 @@ class Runner:
         engine.news.tell(conversation)
         if last is not None and last.turn is None and last.queued:
             engine.run_errand(self._then(), "next turn")
+        engine.make_room()
 
     async def _settle(self, reason: str) -> None:
         if not self._released:

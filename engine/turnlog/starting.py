@@ -7,6 +7,7 @@ its first request are one append (laws 1 and 13).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeAlias
@@ -19,7 +20,7 @@ from .commands import BeginTurn, Configure, EndTurn, QueueTurn, ResumeTurn, Star
 from .context import turn_row
 from .draft import Draft
 from .engine import ENGINE, Act, Engine, Outgoing, is_elsewhere, is_left
-from .errors import Busy, IdempotencyMismatch, InvalidInput, ItemPresent, StaleEpoch
+from .errors import Busy, IdempotencyMismatch, InvalidInput, ItemPresent, StaleEpoch, TooMany
 from .held import Held
 from .inputs import input_digest
 from .ports import Lease
@@ -342,7 +343,17 @@ def runner_for(
 
 
 async def _next(engine: Engine, conversation: str) -> None:
-    await run_next(engine, conversation)
+    """Begin what is queued; where no more turns may run here, when one of them is over."""
+    while True:
+        try:
+            await run_next(engine, conversation)
+        except TooMany:
+            # Another one may have ended since.
+            with suppress(TooMany):
+                engine.limits.check_turns(conversation, engine.live.keys(), engine.starting)
+                continue
+            engine.postponed[conversation] = partial(_next, engine, conversation)
+        return
 
 
 def go_on(engine: Engine, conversation: str) -> None:
@@ -383,7 +394,10 @@ async def _acquire(
         else:
             return
         finally:
-            engine.starting.discard(conversation)
+            if conversation in engine.starting:
+                engine.starting.discard(conversation)
+                if conversation not in engine.live:
+                    engine.make_room()
 
 
 async def _stop_if_closing(engine: Engine, conversation: str) -> None:

@@ -7,11 +7,12 @@ import asyncio
 import pytest
 
 import turnlog
-from turnlog.errors import Busy
-from turnlog.testing import call, text
+from turnlog.errors import Busy, TooMany
+from turnlog.limits import Limits
+from turnlog.testing import call, scripted, text
 from turnlog.updates import TurnDone
 
-from .given import PATIENCE, agent, collect, pay, recorded, said, talking, texts
+from .given import PATIENCE, agent, collect, leaping, pay, recorded, said, talking, texts
 
 LONG = "It was a bright cold day in April, and the clocks were striking thirteen."
 STUCK = text(LONG).but(stall_after=6)
@@ -112,3 +113,24 @@ async def test_what_a_failed_attempt_showed_is_retracted_though_a_turn_left_the_
         updates = await collect(aiter(first))
         kinds = [update.type for update in updates]
         assert "retracted" in kinds
+
+
+async def test_what_is_queued_begins_when_there_is_room_again() -> None:
+    way = scripted([SLOW, SLOW, text("Two.")])
+    async with turnlog.open(
+        ":memory:", agents=[agent()], transport=way, limits=Limits(open_turns=1), ambient=leaping()
+    ) as log:
+        one = await log.conversation("a", agent="test")
+        await one.send("1")
+        await one.send("2", if_busy="queue")
+        other = await log.conversation("b", agent="test")
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    await other.send("b")
+                    break
+                except TooMany:
+                    await asyncio.sleep(0)
+            assert (await one.state()).queued
+            while "Two." not in [item.text for item in await one.items()]:
+                await asyncio.sleep(0)
