@@ -61,7 +61,8 @@ class ToolContext(Generic[D]):
         """Tell the log, and whoever watches, how far the call is.
 
         It is durable when this returns, and a later run finds it in `reported`. Raises InvalidInput
-        for what is not JSON, and NotPending where the call has been settled meanwhile.
+        for what is not JSON, NotPending where the call has been settled meanwhile, and StaleEpoch
+        where another process has taken the turn over: stop then, since nothing more is kept.
         """
         await self.report(cast("JsonObject", to_log(data)))
 

@@ -210,7 +210,7 @@ async def run_next(engine: Engine, conversation: str) -> str | None:
             return await _begin_queued(engine, conversation, waiting)
         except Busy:
             return None
-        except (InvalidInput, ItemPresent) as error:
+        except (InvalidInput, ItemPresent, IdempotencyMismatch) as error:
             await drop_queued(engine, conversation, waiting.id, "failed", str(error), ENGINE)
 
 
@@ -269,7 +269,8 @@ async def _begin(
     async def act(draft: Draft) -> Lease | None:
         nonlocal outgoing, config, known
         known = await _by_key(engine, conversation, given.key)
-        if known is not None and known.turn == turn and draft.state.in_queue(turn) is not None:
+        if known is not None and draft.state.in_queue(turn) is not None:
+            _check_own(known, turn)
             known = None  # this is the one that begins now
         if known is not None:
             return None
@@ -290,6 +291,18 @@ async def _begin(
 
     await acquiring(engine, conversation, act, given.actor, run)
     return known or turn
+
+
+def _check_own(known: Known, turn: str) -> None:
+    """Raise IdempotencyMismatch where the key of a queued turn is that of another one.
+
+    Only a log that was imported has such a turn, which could never begin.
+    """
+    if known.turn != turn:
+        raise IdempotencyMismatch(
+            f"the idempotency key {known.key!r} of turn {turn} is that of turn {known.turn}",
+            turn=known.turn,
+        )
 
 
 async def _beginning(

@@ -7,12 +7,16 @@ import asyncio
 import pytest
 
 import turnlog
-from turnlog.errors import Busy, TooMany
+from turnlog import events as ev
+from turnlog.draft import Draft
+from turnlog.errors import Busy, TooMany, TurnFailed
+from turnlog.exchange import export
 from turnlog.limits import Limits
+from turnlog.record import NewEvent
 from turnlog.testing import call, scripted, text
 from turnlog.updates import TurnDone
 
-from .given import PATIENCE, agent, collect, leaping, pay, recorded, said, talking, texts
+from .given import PATIENCE, agent, collect, leaping, opened, pay, recorded, said, talking, texts
 
 LONG = "It was a bright cold day in April, and the clocks were striking thirteen."
 STUCK = text(LONG).but(stall_after=6)
@@ -80,7 +84,7 @@ async def test_whoever_reloads_behind_a_turn_that_left_the_queue_sees_no_text_tw
     async with talking([SLOW]) as (chat, _):
         first = await chat.send("1")
         second = await chat.send("2", if_busy="queue")
-        seen = ""
+        seen, cursor = "", None
         async for update in first.updates():
             seen += texts([update])
             if update.type == "text.delta" and not (await chat.state()).queued:
@@ -134,3 +138,24 @@ async def test_what_is_queued_begins_when_there_is_room_again() -> None:
             assert (await one.state()).queued
             while "Two." not in [item.text for item in await one.items()]:
                 await asyncio.sleep(0)
+
+
+async def test_a_queued_turn_with_the_key_of_another_one_fails_and_holds_up_nobody() -> None:
+    message = {"type": "message", "role": "user", "content": "Twice."}
+    queued = ev.TurnQueued(key="k", digest="d", items=(message,))
+
+    async def act(draft: Draft) -> None:
+        draft.take([NewEvent(event=queued, turn="turn_twice")])
+
+    async with talking([text("One.")]) as (chat, _):
+        await chat.run("1", idempotency_key="k")
+        await chat._engine.commit("c", act)  # pyright: ignore[reportPrivateUsage]
+        lines = [line async for line in export(chat._engine.store, "c")]  # pyright: ignore[reportPrivateUsage]
+    async with opened([text("Two.")], agent()) as log:
+        await log.import_(lines)
+        chat = await log.get("c")
+        third = await chat.send("3", if_busy="queue")
+        async with asyncio.timeout(PATIENCE):
+            assert (await third.result()).output_text == "Two."
+            with pytest.raises(TurnFailed, match="is that of turn"):
+                await (await chat.turn("turn_twice")).result()
