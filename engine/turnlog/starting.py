@@ -407,10 +407,10 @@ async def _acquire(
         else:
             return
         finally:
-            if conversation in engine.starting:
-                engine.starting.discard(conversation)
-                if conversation not in engine.live:
-                    engine.make_room()
+            taken = conversation in engine.starting
+            engine.starting.discard(conversation)
+            if taken and conversation not in engine.live:
+                engine.make_room()
 
 
 async def _stop_if_closing(engine: Engine, conversation: str) -> None:

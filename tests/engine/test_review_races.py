@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from turnlog.limits import Limits
 from turnlog.ports import Head
 from turnlog.store import MemoryStore
 from turnlog.testing import call, text
 
-from .given import PATIENCE, agent, opened, recorded, until
+from .given import PATIENCE, agent, opened, pay, recorded, talking, until
 
 
 class Slow(MemoryStore):
@@ -61,3 +62,27 @@ async def test_what_was_heard_of_another_process_is_not_kept_behind_the_end_of_t
         async with asyncio.timeout(PATIENCE):
             await chat.add("third")
         assert [item.text for item in await chat.items(last=3)] == ["first", "second", "third"]
+
+
+async def test_room_that_comes_while_it_is_asked_for_is_not_missed() -> None:
+    store = Slow()
+    async with talking([call("pay", amount=3), text("Two.")], agent(pay), store=store) as (chat, _):
+        engine = chat._engine  # pyright: ignore[reportPrivateUsage]
+        engine.limits = Limits(open_turns=1)
+        first = await chat.send("1")
+        await chat.send("2", if_busy="queue")
+        assert (await first.result()).status == "waiting"
+        loop = asyncio.get_running_loop()
+
+        async def leave() -> None:
+            lock = engine._locks.get("c")  # pyright: ignore[reportPrivateUsage]
+            if "another" in engine.starting and lock is not None and lock.locked():
+                loop.call_soon(engine.starting.discard, "another")
+
+        await first.cancel()
+        engine.starting.add("another")
+        store.on_the_way = leave
+        async with asyncio.timeout(PATIENCE):
+            while "Two." not in [item.text for item in await chat.items()]:
+                await asyncio.sleep(0)
+        assert not engine.postponed
