@@ -11,15 +11,18 @@ from importlib.metadata import EntryPoints
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 
 import turnlog
 from turnlog.canonical import Json, array, obj, objects, text
+from turnlog.cli.looking import waiting as show_waiting
+from turnlog.cli.looking import was_left
 from turnlog.cli.opening import Nowhere
 from turnlog.cli.serving import simulator
 from turnlog.errors import ConfigurationError, NotSupported
 from turnlog.ports import Create
 from turnlog.state import Parent
-from turnlog.testing import scripted
+from turnlog.testing import call, scripted
 from turnlog.testing import text as said
 from turnlog_transports.simulator import Simulator
 
@@ -180,6 +183,45 @@ def test_ls_says_whose_process_died(desk: Desk) -> None:
     kill(desk)
     (row,) = desk.run("ls", desk.db).lines[1:]
     assert "busy (left: recover)" in row
+
+
+def test_show_says_that_the_process_of_a_turn_is_gone_and_what_to_do(desk: Desk) -> None:
+    kill(desk)
+    shown = desk.run("show", desk.db, "c1").out
+    assert "busy (left: recover)" in shown
+    assert f"turnlog recover {desk.db}  settles the turn" in shown
+    assert desk.run("show", desk.db, "c1", "--json").json[0]["orphaned"] is True
+    ran = desk.run("chat", desk.db, "c1", "More.", "--script", desk.script())
+    assert (ran.code, f"turnlog show {desk.db} c1" in ran.err) == (4, True)
+
+
+def test_show_says_how_a_turn_goes_on_for_which_nobody_has_to_decide(waiting: Desk) -> None:
+    assert waiting.run("reject", waiting.db, "c1").code == 0
+    assert f"turnlog resume {waiting.db} c1" in waiting.run("show", waiting.db, "c1").out
+
+
+async def test_show_finds_a_busy_turn_among_many() -> None:
+    go_on = asyncio.Event()
+
+    async def hold() -> str:
+        await go_on.wait()
+        return "Done."
+
+    bot = turnlog.Agent("bot", model="m", tools=[turnlog.tool(hold)])
+    replies = scripted([*[call("hold")] * 3, *[said("Done.")] * 4])
+    async with turnlog.open(":memory:", agents=[bot], transport=replies) as log:
+        chats = [await log.conversation(id, agent=bot) for id in ("aa", "ab", "ac")]
+        turns = [await chat.send("Hold.") for chat in chats]
+        behind = await chats[2].send("And then?", if_busy="queue")
+        state = await chats[2].state()
+        assert not await was_left(log, state, page=1)
+        lines: list[Text] = []
+        show_waiting(lines.append, "a.db", state)
+        assert not any("turnlog resume" in line.plain for line in lines)
+        go_on.set()
+        for turn in (*turns, behind):
+            await turn.result()
+        assert not await was_left(log, await chats[2].state())
 
 
 # -- show ----------------------------------------------------------------------------------

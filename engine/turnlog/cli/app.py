@@ -14,12 +14,14 @@ from typer.core import TyperCommand, TyperGroup
 from ..errors import (
     Conflict,
     NotFound,
+    NotPending,
     ProviderError,
     StateError,
     StoreError,
     TurnFailed,
     TurnlogError,
     UsageError,
+    Waiting,
 )
 from . import doctor, history, local, looking, moving, serving, settling, talking, working
 
@@ -55,7 +57,10 @@ class Group(TyperGroup):
         except TurnlogError as error:
             from .screen import Screen, one_line
 
-            Screen().note(f"error: {one_line(str(error), 1000)}", style="red")
+            screen = Screen()
+            screen.note(f"error: {one_line(str(error), 1000)}", style="red")
+            for hint in getattr(error, "__notes__", ()):
+                screen.note(f"  {one_line(hint, 1000)}", style="dim")
             raise typer.Exit(exit_code(error)) from error
 
 
@@ -66,6 +71,16 @@ class OnDatabase(TyperCommand):
         """Put the database that the group was given before the other arguments."""
         db = ctx.parent.params.get("db") if ctx.parent is not None else None
         return super().parse_args(ctx, [db, *args] if db else args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; where a turn or a call stands in the way, say how to look at that."""
+        try:
+            return super().invoke(ctx)
+        except (Waiting, NotPending) as error:
+            error.add_note(
+                f"turnlog show {ctx.params['db']} {ctx.params.get('id', 'ID')}  says what waits"
+            )
+            raise
 
 
 app = typer.Typer(

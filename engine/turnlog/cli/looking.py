@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..call import Call
     from ..conversation import Conversation, ConversationState
+    from ..log import Log
     from ..ports import ConversationRow
     from .screen import Screen
 
@@ -45,7 +46,10 @@ def ls(
     limit: Annotated[int, typer.Option(min=1, help="How many to list at the most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List conversations, by their ids."""
+    """List conversations, by their ids.
+
+    A turn that was left is one whose process is gone: `turnlog recover` settles it.
+    """
     from .opening import reading, run
     from .screen import Screen
 
@@ -127,22 +131,36 @@ def show(
         async with reading(db) as opened:
             conversation = await opened.get(id)
             state = await conversation.state()
+            left = await was_left(opened, state)
             if as_json:
                 turns, items = (
                     await conversation.turns(last=last),
                     await conversation.items(last=last),
                 )
-                screen.data(state, pending=[call_data(call) for call in state.pending])
+                pending = [call_data(call) for call in state.pending]
+                screen.data(state, pending=pending, orphaned=left)
                 for kind, values in (("turn", turns), ("item", items)):
                     for value in values:
                         screen.data({kind: value})
                 return
-            _summary(screen, state)
-            waiting(screen.show, db, state)
+            _summary(screen, state, left=left)
+            waiting(screen.show, db, state, left=left)
             await _turns(screen, conversation, last)
             await _items(screen, conversation, last)
 
     run(work())
+
+
+async def was_left(log: Log, state: ConversationState, page: int = 200) -> bool:
+    """Whether the open turn is busy, and nobody runs it; `page` rows are looked at at once."""
+    after = state.id[:-1] or None
+    while state.status == "busy":
+        rows = await log.conversations(status="busy", after=after, limit=page)
+        found = [row.orphaned for row in rows if row.id == state.id]
+        if found or not rows or rows[-1].id > state.id:
+            return any(found)
+        after = rows[-1].id
+    return False
 
 
 def call_data(call: Call) -> dict[str, object]:
@@ -164,7 +182,7 @@ def call_data(call: Call) -> dict[str, object]:
     }
 
 
-def _summary(screen: Screen, state: ConversationState) -> None:
+def _summary(screen: Screen, state: ConversationState, *, left: bool) -> None:
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
@@ -174,8 +192,9 @@ def _summary(screen: Screen, state: ConversationState) -> None:
 
     head = state.head
     facts = {
-        "status": styled_status(state.status),
+        "status": styled_status(state.status, orphaned=left),
         "turn": f"{state.turn}: {state.paused}" if state.paused else state.turn,
+        "queued": counted(len(state.queued), "turn") if state.queued else None,
         "version": state.version,
         "agent": state.agent,
         "model": state.model,
@@ -218,10 +237,13 @@ _SETTLES: dict[str, tuple[str, ...]] = {
     "deferred": ("answer", "abandon"),
 }
 _GO_ON = ("turnlog resume {db} {id} --agents MODULE:NAME", "goes on")
+_SETTLE = ("turnlog recover {db}", "settles the turn, whose process is gone")
 
 
-def waiting(show: Callable[[Text], None], db: str, state: ConversationState) -> None:
-    """The calls that wait, and what can be done about each."""
+def waiting(
+    show: Callable[[Text], None], db: str, state: ConversationState, *, left: bool = False
+) -> None:
+    """The calls that wait, and what can be done about each, or about a turn that was left."""
     from rich.text import Text
 
     from .screen import safe
@@ -236,12 +258,23 @@ def waiting(show: Callable[[Text], None], db: str, state: ConversationState) -> 
         for command, does in _hints(what, call):
             said = command.format(db=db, id=call.conversation, call=call.id)
             show(Text(safe(f"  {said}  {does}"), style="dim"))
+    for command, does in _turn_hints(state, left=left):
+        show(Text(safe(f"  {command.format(db=db, id=state.id)}  {does}"), style="dim"))
 
 
 def _hints(what: str, call: Call) -> list[tuple[str, str]]:
     """The commands that do something about a call, and what each does."""
+    if what == "running":
+        return []
     verbs = [verb for verb in _SETTLES.get(what, ()) if verb in call.can]
     return [_COMMANDS[verb] for verb in verbs] or [_GO_ON]
+
+
+def _turn_hints(state: ConversationState, *, left: bool) -> list[tuple[str, str]]:
+    """The commands that do something about the turn, where no call of it waits for any."""
+    if left:
+        return [_SETTLE, _GO_ON]
+    return [_GO_ON] if state.status == "waiting" and not state.pending else []
 
 
 def waits_for(state: ConversationState, call: Call) -> str:
