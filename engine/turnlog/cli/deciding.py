@@ -35,6 +35,11 @@ DONE: dict[Verb, str] = {
 """What was done, in a word."""
 
 
+def done_words(verb: Verb, words: str) -> str:
+    """What was done with a call, as a line."""
+    return f"{'may run again:' if verb == 'rerun' else DONE[verb]} {words}"
+
+
 def the_decision(
     *,
     flags: dict[Verb, bool],
@@ -99,17 +104,20 @@ async def find_call(conversation: Conversation, given: str | None) -> Call:
         raise
 
 
-async def decide(call: Call, *, allowed: bool, by: str, reason: str | None) -> None:
-    """Settle what a call waits for."""
+async def decide(call: Call, *, allowed: bool, by: str, reason: str | None) -> Verb:
+    """Settle what a call waits for; what that was."""
     started = call.status in ("uncertain", "deferred")
     if allowed and call.status == "uncertain":
         await call.rerun(by=by, reason=reason)
-    elif allowed:
+        return "rerun"
+    if allowed:
         await call.approve(by=by, reason=reason)
-    elif started:
+        return "approve"
+    if started:
         await call.abandon(by=by, reason=reason or "rejected")
-    else:
-        await call.reject(by=by, reason=reason)
+        return "abandon"
+    await call.reject(by=by, reason=reason)
+    return "reject"
 
 
 def the_call(calls: Sequence[Call], given: str | None, conversation: str) -> Call:

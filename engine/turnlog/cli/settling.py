@@ -5,6 +5,7 @@ The one rule: they record a decision and who took it; nothing goes on before som
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -24,6 +25,10 @@ from .options import (
     TransportName,
     TransportOption,
 )
+
+PATIENCE_SECONDS = 3.0
+"""How long a recovery says nothing."""
+TAKES_LONG = "still at it: owners that only beat are watched for half a minute"
 
 Resume = Annotated[bool, typer.Option("--resume", help="Then continue the turn here.")]
 
@@ -159,7 +164,7 @@ def _decide(
     reason: str | None,
     as_json: bool,
 ) -> None:
-    from .deciding import decide, the_call
+    from .deciding import DONE, decide, done_words, the_call
     from .opening import run, writing
     from .screen import Screen
     from .words import call_words, given_to
@@ -170,13 +175,12 @@ def _decide(
         async with writing(db) as opened:
             state = await (await opened.get(id)).state()
             call = the_call(state.pending, given, id)
-            await decide(call, allowed=allowed, by=by, reason=reason)
-        decision = "approved" if allowed else "rejected"
+            verb = await decide(call, allowed=allowed, by=by, reason=reason)
         if as_json:
-            screen.data({"conversation": id, "call": call.id, "decision": decision, "by": by})
+            screen.data({"conversation": id, "call": call.id, "decision": DONE[verb], "by": by})
         else:
             words = call_words(call.name, call.kind, given_to(call.raw))
-            screen.note(f"{decision} {words}", style="green")
+            screen.note(done_words(verb, words), style="green")
 
     run(work())
 
@@ -226,7 +230,7 @@ def resolve(
     Exactly one of the first six options says how; `turnlog show` says what can be done. Nothing
     runs before the turn is resumed: with --resume here, else by `turnlog resume`.
     """
-    from .deciding import DONE, carry_out, find_call, the_decision
+    from .deciding import DONE, carry_out, done_words, find_call, the_decision
     from .opening import Way, run, writing
     from .screen import Screen
     from .talking import go_on
@@ -245,13 +249,12 @@ def resolve(
         async with writing(db) as opened:
             found = await find_call(await opened.get(id), call)
             await carry_out(found, decision, by=by)
-        done = DONE[decision.verb]
         if as_json:
+            done = DONE[decision.verb]
             screen.data({"conversation": id, "call": found.id, "decision": done, "by": by})
         else:
             words = call_words(found.name, found.kind, given_to(found.raw))
-            said = "may run again:" if decision.verb == "rerun" else done
-            screen.note(f"{said} {words}", style="green")
+            screen.note(done_words(decision.verb, words), style="green")
 
     run(work())
     if resume:
@@ -285,8 +288,11 @@ def recover(
     """Settle turns whose process died.
 
     What is known is recorded, and nothing is started. The provider may be asked what became of a
-    response. `turnlog resume` continues.
+    response. Owners that only beat are watched for half a minute first. `turnlog resume` continues,
+    and so does `turnlog work`.
     """
+    import asyncio
+
     from .opening import Way, existing, run
     from .screen import Screen
 
@@ -303,7 +309,12 @@ def recover(
 
     async def work() -> None:
         async with way.open(existing(db)) as opened:
-            done = await opened.recover()
+            note = partial(screen.note, TAKES_LONG)
+            patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, note)
+            try:
+                done = await opened.recover()
+            finally:
+                patience.cancel()
         if as_json:
             for one in done:
                 screen.data(one)
