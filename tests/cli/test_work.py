@@ -65,6 +65,8 @@ async def test_a_worker_goes_on_with_what_was_approved_and_stops_when_told(tmp_p
         process.send_signal(signal.SIGTERM)
         out, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()
+        assert b"stopping: waits up to 30 s for what runs" in errors
+        assert b"no --agents" not in errors
         report = json.loads(out.splitlines()[-1])
         assert (report["resumed"], report["running"]) == (1, 0)
         assert [item.text for item in await chat.items()][-1] == "Paid."

@@ -24,7 +24,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Callable
 
     from ..working import WorkReport
     from .screen import Screen
@@ -57,8 +57,10 @@ def work(
     """Go on with whatever can go on.
 
     Turns whose process died are settled and resumed, those that waited go on when they were
-    approved or answered, and queued ones begin. Any number of workers may share a database. It runs
-    until it is interrupted (SIGINT, SIGTERM), and then waits for what runs.
+    approved or answered, and queued ones begin: of the agents that are given, and of conversations
+    without one. Any number of workers may share a database. It runs until it is interrupted
+    (SIGINT, SIGTERM), and then waits for what runs; a second signal ends it at once, and what ran
+    is settled by the next worker.
     """
     import asyncio
 
@@ -78,13 +80,22 @@ def work(
 
     async def worker() -> None:
         stop = asyncio.Event()
-        _stop_on_signals(stop)
+
+        def stopping() -> None:
+            stop.set()
+            screen.note(
+                f"stopping: waits up to {grace:g} s for what runs; a second signal ends it at once"
+            )
+
+        _stop_on_signals(stopping)
 
         def report(done: WorkReport) -> None:
             _tell(screen, done, as_json=as_json)
 
         async with way.open(existing(db)) as opened:
             screen.note("at work until interrupted")
+            if agents is None:
+                screen.note("no --agents: only conversations without an agent go on here")
             await opened.work(
                 stop=stop, most=most, poll=poll, grace=grace, every=every, report=report
             )
@@ -92,20 +103,22 @@ def work(
     run(worker())
 
 
-def _stop_on_signals(stop: asyncio.Event) -> None:
+def _stop_on_signals(stop: Callable[[], None]) -> None:
     """The first signal asks for the end; a second one is not held up."""
     import asyncio
     import signal
 
     loop = asyncio.get_running_loop()
+    heard = (signal.SIGINT, signal.SIGTERM)
 
-    def asked(number: signal.Signals) -> None:
-        stop.set()
-        loop.remove_signal_handler(number)
+    def asked() -> None:
+        for number in heard:
+            loop.remove_signal_handler(number)
+        stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in heard:
         with suppress(NotImplementedError):  # Windows has no such handlers: Ctrl-C ends it at once
-            loop.add_signal_handler(number, asked, number)
+            loop.add_signal_handler(number, asked)
 
 
 def _tell(screen: Screen, done: WorkReport, *, as_json: bool) -> None:
