@@ -57,7 +57,7 @@ SAID: list[tuple[ev.Event, str]] = [
     (ev.ItemRemoved(key="i", ordinal=2), "ordinal 2 taken out"),
     (ev.OutputTruncated(key="i", heard="Your"), "only heard: Your"),
     (ev.ContextCompacted(ordinal=4), "the window now starts at ordinal 4"),
-    (ev.TurnQueued(key="k", digest="d", items=(MESSAGE,)), "queued, 1 item"),
+    (ev.TurnQueued(key="k", digest="d", items=(MESSAGE,)), "queued: user: Hi"),
     (ev.TurnStarted(key="k", digest="d"), "started"),
     (
         ev.TurnStarted(key="k", digest="d", max_requests=1, manual=True),

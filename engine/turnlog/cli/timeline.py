@@ -96,7 +96,7 @@ def _item(event: ev.ItemEvent) -> str:
 def _turn(event: ev.TurnEvent) -> str:
     match event:
         case ev.TurnQueued():
-            return f"queued, {counted(len(event.items), 'item')}"
+            return f"queued: {'; '.join(item_words(item) for item in event.items)}"
         case ev.TurnStarted():
             limit = (
                 f", at most {counted(event.max_requests, 'request')}" if event.max_requests else ""
