@@ -151,7 +151,7 @@ def settings_for(
 ) -> Settings:
     """How a database is opened, for those who open it without `open_store`."""
     return Settings(
-        path=Path(path),
+        path=Path(path).absolute(),  # the same file, wherever the process goes
         durability=durability,
         partitions=partitions,
         busy_timeout=busy_timeout,

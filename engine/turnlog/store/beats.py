@@ -22,8 +22,9 @@ Clock = Callable[[], float]
 Leased: TypeAlias = list[tuple[str, str, int | None]]
 """Conversations whose lease is held, with its owner and what that one's row says."""
 
-_KNOWN = 1000
-"""Of how many owners it is remembered what was seen of them."""
+_KNOWN = 100_000
+"""Of how many owners it is remembered what was seen of them: more than there are at any time, since
+the one that is forgotten first is the one that was the same for longest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

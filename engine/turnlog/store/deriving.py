@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from ..canonical import GENESIS
 from ..errors import NotFound, StoreCorrupt, StoreError
@@ -61,13 +61,34 @@ class Derived:
                     assert_never(change)
 
 
-def derive(
-    reads: Reads, conversation: str, until: int = FOREVER
-) -> Steps[tuple[Derived, list[Finding]]]:
+Followed: TypeAlias = tuple[Derived, list[Finding]]
+
+
+def derive(reads: Reads, conversation: str, until: int = FOREVER) -> Steps[Followed]:
     """Follow a log to a version, and say of every event of it what is wrong.
 
     What is derived ends before the first event that is wrong; the chain is followed to the end.
     """
+    # One after the other, and not each from within the next: a fork may have very many ancestors.
+    source: Followed | None = None
+    for one, version in reversed((yield from _ancestry(reads, conversation, until))):
+        source = yield from _follow(reads, one, version, source)
+    assert source is not None
+    return source
+
+
+def _ancestry(reads: Reads, conversation: str, until: int) -> Steps[list[tuple[str, int]]]:
+    """A conversation and those it was forked from; none of them where it has no beginning."""
+    try:
+        return (yield from reads.ancestry(conversation, until))
+    except StoreCorrupt:
+        return [(conversation, until)]
+
+
+def _follow(
+    reads: Reads, conversation: str, until: int, source: Followed | None
+) -> Steps[Followed]:
+    """Follow one log; it is forked from the source, if it is a fork."""
     derived = Derived(start(conversation), Editor(conversation, 0, 0))
     found: list[Finding] = []
     version, order = 0, _Order(conversation)
@@ -77,7 +98,7 @@ def derive(
             found += findings(conversation, missing[:MOST], "the event is missing")
             version = one_version
             try:
-                one = yield from _event(reads, derived, row, after_gap=bool(missing))
+                one = yield from _event(reads, derived, row, source, after_gap=bool(missing))
             except StoreCorrupt as error:
                 found += findings(conversation, (version,), str(error))
                 derived.hash = yield from _stored_hash(reads, conversation, version)
@@ -133,7 +154,12 @@ def last_version(reads: Reads, conversation: str, until: int) -> Steps[int | Non
 
 
 def _event(
-    reads: Reads, derived: Derived, row: tuple[Any, ...] | StoreError, *, after_gap: bool
+    reads: Reads,
+    derived: Derived,
+    row: tuple[Any, ...] | StoreError,
+    source: Followed | None,
+    *,
+    after_gap: bool,
 ) -> Steps[Recorded]:
     """The event of a row, verified; raises StoreCorrupt where anything of it is wrong."""
     if isinstance(row, StoreError):
@@ -146,7 +172,7 @@ def _event(
     finally:
         derived.blobs |= references(row[10]) if isinstance(row[10], bytes) else set()
     if one.version == 1:
-        yield from _begin(reads, derived, one)
+        _begin(derived, one, source)
     if not after_gap and one.expected_hash(derived.hash) != one.hash:
         raise StoreCorrupt("the hash does not follow from the event and the hash before it")
     if one.body_digest() != stored_digest:
@@ -194,14 +220,14 @@ def _stored_hash(reads: Reads, conversation: str, version: int) -> Steps[bytes]:
     return stored if isinstance(stored, bytes) else b""
 
 
-def _begin(reads: Reads, derived: Derived, first: Recorded) -> Steps[None]:
+def _begin(derived: Derived, first: Recorded, followed: Followed | None) -> None:
     """What a fork begins with: its source as the log has it, which has to verify as well."""
     fork = getattr(first.event, "fork", None)
     if fork is None:
         return
-    if fork.conversation == first.conversation:
+    if followed is None:
         raise StoreCorrupt("it is said to be forked from itself")
-    source, wrong = yield from derive(reads, fork.conversation, fork.version)
+    source, wrong = followed
     if wrong:
         raise StoreCorrupt(
             f"the conversation it was forked from, {fork.conversation!r}, is damaged at version"

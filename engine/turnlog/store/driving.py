@@ -75,7 +75,7 @@ class Threads:
 
         def run() -> None:
             for seconds in work:
-                woken.wait(seconds)
+                woken.wait(None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
                 woken.clear()
 
         threading.Thread(target=run, name="turnlog-writer", daemon=True).start()

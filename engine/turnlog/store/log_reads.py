@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from ..errors import StoreCorrupt
+from ..errors import StoreCorrupt, StoreError
+from ..events import Fork
 from ..record import Recorded, decode
 from ..state import State, branch, evolve, start
 from . import heads, schema, statements
@@ -139,29 +140,50 @@ class LogReads:
         return state, epoch, owner, beat
 
     def fold(self, conversation: str, until: int) -> Steps[State]:
-        """The state at a version, from the log alone.
+        """The state at a version, from the log alone: its own, and those it was forked from.
 
         Raises StoreCorrupt where an event of it is missing.
         """
-        state, after = start(conversation), 0
+        line = yield from self.ancestry(conversation, until)
+        state: State | None = None
+        for one, version in reversed(line):
+            begun = start(one) if state is None else branch(state, one)
+            state = yield from self._folded(begun, version)
+        assert state is not None
+        return state
+
+    def _folded(self, state: State, until: int) -> Steps[State]:
+        after = 0
         while after < until:
-            page = yield from self.events(conversation, after, until, PAGE)
+            page = yield from self.events(state.id, after, until, PAGE)
             if not page:
-                raise StoreCorrupt(f"event {after + 1} of {conversation!r} is missing")
-            if not after:
-                state = yield from self.beginning(page[0])
+                raise StoreCorrupt(f"event {after + 1} of {state.id!r} is missing")
             for one in page:
                 state = evolve(state, one)
             after = page[-1].version
         return state
 
-    def beginning(self, first: Recorded) -> Steps[State]:
-        """The state before the first event: empty, or that of a fork (its ancestors folded)."""
-        fork = getattr(first.event, "fork", None)
-        if fork is None:
-            return start(first.conversation)
-        source = yield from self.fold(fork.conversation, fork.version)
-        return branch(source, first.conversation)
+    def ancestry(self, conversation: str, until: int) -> Steps[list[tuple[str, int]]]:
+        """A conversation and those it was forked from, each with the version up to which it counts.
+
+        It ends with the first that cannot be read; whoever reads that one is told. Raises
+        StoreCorrupt where one is forked from itself.
+        """
+        line = {conversation: until}
+        fork = yield from self._forked(conversation)
+        while fork is not None:
+            if fork.conversation in line:
+                raise StoreCorrupt(f"{fork.conversation!r} is said to be forked from itself")
+            line[fork.conversation] = fork.version
+            fork = yield from self._forked(fork.conversation)
+        return list(line.items())
+
+    def _forked(self, conversation: str) -> Steps[Fork | None]:
+        try:
+            first = yield from self.events(conversation, 0, 1, 1)
+        except StoreError:
+            return None
+        return getattr(first[0].event, "fork", None) if first else None
 
 
 _HEAD = Shape(schema.conversations, HEAD_STATE)

@@ -73,6 +73,7 @@ class MemoryStore:
         self.shelf.alive.discard(self.owner)
         self.shelf.others.pop(self.owner, None)
         self._others.ring()
+        self.shelf.bell.ring()
 
     async def append(self, append: Append) -> Appended:
         """Write all of it, or nothing (`ports.Store.append`)."""

@@ -83,8 +83,9 @@ def address(path: Path, mode: Mode) -> str:
     Without a write-ahead log nobody has it open there, and it can be read as it stands.
     """
     effective = os.access in os.supports_effective_ids
-    fixed = mode == "ro" and not os.access(path.parent, os.W_OK, effective_ids=effective)
-    fixed = fixed and not path.with_name(f"{path.name}-wal").exists()
+    real = path.resolve()  # SQLite follows links, and makes those files where the file really is
+    fixed = mode == "ro" and not os.access(real.parent, os.W_OK, effective_ids=effective)
+    fixed = fixed and not real.with_name(f"{real.name}-wal").exists()
     return f"{path.absolute().as_uri()}?mode={mode}{'&immutable=1' if fixed else ''}"
 
 
@@ -165,15 +166,17 @@ class Opened:
 
     def close(self) -> None:
         """Move what is in the write-ahead log to the file, and end the owner's life."""
-        self._leave()
-        if self._connection is not None and self.place.free():
-            # Others may keep it from being moved now; it is safe where it is.
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("PRAGMA busy_timeout = 0")
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        self.drop()
-        if self._lock is not None:
-            self._lock.release(remove=True)
+        try:
+            self._leave()
+            if self._connection is not None and self.place.free():
+                # Others may keep it from being moved now; it is safe where it is.
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("PRAGMA busy_timeout = 0")
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self.drop()
+            if self._lock is not None:
+                self._lock.release(remove=True)
 
     def _leave(self) -> None:
         """Say that this owner beats no more; where that cannot be, its beat is late in time."""

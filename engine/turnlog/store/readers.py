@@ -73,6 +73,8 @@ class Readers:
                 return cast(Rows, await connection.execute_fetchall(sql, parameters))
             except UnicodeEncodeError as error:
                 raise InvalidInput(f"not valid text: {error}") from error
+            except OverflowError as error:
+                raise InvalidInput(f"a number is too large: {error}") from error
             except (sqlite3.Error, ValueError) as error:
                 raise self._translated(error) from error
 
@@ -96,29 +98,39 @@ class Readers:
         return Closed("the store was closed while it was read")
 
     async def close(self) -> None:
-        """Finish what is being read, and close every connection."""
+        """Finish what is being read, and close every connection, even where this is cancelled.
+
+        A connection that stays open has a thread that keeps the process from ending.
+        """
         self._closed = True
         pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            await pool.close()
+        closing = asyncio.gather(*(pool.close() for pool in pools.values()))
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await closing
+            raise
 
     async def _pool(self) -> _Pool:
         if self._closed:
             raise Closed("the store is closed")
         loop = asyncio.get_running_loop()
-        if loop not in self._pools:
+        mine = self._pools.get(loop)
+        if mine is None:
             # Other loops run in other threads, and may clear up at the same moment.
             gone = [one for one in list(self._pools) if one.is_closed()]
-            self._pools[loop] = _Pool(self._connect)
+            mine = self._pools[loop] = _Pool(self._connect)
             for pool in filter(None, [self._pools.pop(one, None) for one in gone]):
                 await pool.close()
-        return self._pools[loop]
+        return mine
 
     async def _connect(self) -> Reading:
         connection = await self._driver.read(self._address, self._timeout)
         try:
             self.place.check()  # it may be another file that was opened just now
-        except StoreMoved:
+            if self._closed:  # from another event loop, which knows nothing of this connection
+                raise Closed("the store is closed")
+        except (StoreMoved, Closed):
             await connection.close()
             raise
         return connection

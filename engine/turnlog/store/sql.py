@@ -236,7 +236,10 @@ class SqlStore:
         self._closed = True
         if os.getpid() != self._process:
             return
-        await self._readers.close()
+        try:
+            await self._readers.close()
+        finally:
+            if self._writer is not None:
+                self._writer.stop()
         if self._writer is not None:
-            self._writer.stop()
             await asyncio.shield(asyncio.wrap_future(self._writer.done))

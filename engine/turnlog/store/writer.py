@@ -64,6 +64,7 @@ class Writer:
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
+        self._broke: Exception | None = None
         self.ready: Future[Opened] = Future()
         self.done: Future[None] = Future()
         # A running future cannot be cancelled: what was begun is finished.
@@ -81,17 +82,20 @@ class Writer:
         with self._lock:
             if self._closed:
                 self._room.give([size])
-                raise Closed("the store is closed")
+                raise Closed("the store is closed") from self._broke
             self._queue.put(job)
         self._wake()
         return await job.future
 
     def stop(self) -> None:
         """Take nothing more; `done` is resolved when all that was handed over is written."""
+        self._refuse()
+        self._wake()
+
+    def _refuse(self) -> None:
         with self._lock:
             self._closed = True
         self._room.close()
-        self._wake()
 
     @contextlib.contextmanager
     def watching(self) -> Generator[None]:
@@ -116,24 +120,44 @@ class Writer:
             self.done.set_result(None)
             return
         self.ready.set_result(opened)
+        try:
+            yield from self._serve(opened)
+        except Exception as error:  # nobody else would ever answer those who wait
+            self._break(error)
+        self.others.ring()
+        try:
+            opened.close()
+        finally:
+            self.done.set_result(None)
+
+    def _serve(self, opened: Opened) -> Iterator[float | None]:
+        """Write what is handed over, beat, and look for what others write, until the end."""
         closing = False
         while not closing:
             closing = self._closed  # what was handed over before that is in the queue
             while jobs := self._waiting():
-                self._group(opened, jobs)
-                _settle(jobs)
-                self._room.give(job.size for job in jobs)
+                try:
+                    self._group(opened, jobs)
+                finally:
+                    self._answer(jobs)
             if opened.pulse.wait() == 0.0:
                 self._group(opened, [])
             if self._watchers:
                 self._look(opened)
             if not closing:
                 yield self._rest(opened)
-        self.others.ring()
-        try:
-            opened.close()
-        finally:
-            self.done.set_result(None)
+
+    def _answer(self, jobs: Sequence[Job]) -> None:
+        _settle(jobs)
+        self._room.give(job.size for job in jobs)
+
+    def _break(self, error: Exception) -> None:
+        """Take nothing more: the writer itself failed, and not the database."""
+        self._broke = error
+        self._refuse()
+        while jobs := self._waiting():
+            _fail(jobs, Closed(f"the writer failed, and nothing was written: {error!r}"))
+            self._answer(jobs)
 
     def _rest(self, opened: Opened) -> float | None:
         """For how long nothing is to be done, unless somebody hands something over."""
@@ -149,10 +173,10 @@ class Writer:
 
     def _group(self, opened: Opened, jobs: Sequence[Job]) -> None:
         """Write jobs in one transaction; each has its result afterwards, whatever happens."""
-        beats = opened.pulse.take()
         try:
+            beats = opened.pulse.take()
             connection = opened.begin()
-            if opened.others_wrote():
+            if self._watchers and opened.others_wrote():
                 self.others.ring()
             if self._write(opened, connection, jobs, beats):
                 self._commit(opened, connection, jobs)
