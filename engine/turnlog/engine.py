@@ -203,8 +203,8 @@ class Engine:
         head = await self.store.head(conversation)
         if head is None:
             raise NotFound(
-                f"there is no conversation {conversation!r}:"
-                " log.conversation(id) creates one with its first turn"
+                f"there is no conversation {conversation!r}: the first turn of"
+                " log.conversation(id), or of `turnlog chat`, makes it"
             )
         return head
 
