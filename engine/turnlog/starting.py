@@ -124,7 +124,8 @@ async def _known(engine: Engine, conversation: str, known: Known, digest: str, s
     open_ = head.state.turn
     if open_ is not None and open_.id == known.turn:
         if is_left(head, running=engine.runs(conversation)) or open_.paused in RESUMED:
-            await resume(engine, conversation, known.turn, setup.agent)
+            with suppress(Busy):  # another process has taken it on since
+                await resume(engine, conversation, known.turn, setup.agent)
     elif head.state.in_queue(known.turn) is not None:
         await run_next(engine, conversation)
     return known.turn

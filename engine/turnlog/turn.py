@@ -21,7 +21,7 @@ from .events import CancelMode
 from .ports import Head
 from .result import TurnResult, result_of
 from .schemas import parse_output
-from .starting import go_on, resume, run_next
+from .starting import RESUMED, go_on, resume, run_next
 from .truncating import Mode, truncate
 from .updates import Cursor, Update
 from .watching import watch
@@ -72,9 +72,12 @@ class Turn(Generic[T]):
         """
         with self._engine.news.listen(self.conversation) as ear:
             told = True
-            while (found := await self._found(told=told)) is None:
+            while True:
+                found = await self._found(told=told)
+                # Whoever has settled a dead owner's turn may be about to go on with it.
+                if found is not None and not (told and is_held_up(found)):
+                    return found
                 told = await ear.wait()
-        return found
 
     async def _found(self, *, told: bool) -> TurnResult[str] | None:
         """What the turn came to; None while somebody runs it, or will.
@@ -163,6 +166,11 @@ class Turn(Generic[T]):
         actor = check_actor(by)
         await resume(self._engine, self.conversation, self.id, self._agent, actor=actor)
         return self
+
+
+def is_held_up(result: TurnResult[str]) -> bool:
+    """Whether a turn waits for nobody's answer: its process died, or let go of it."""
+    return result.status == "waiting" and result.reason in RESUMED
 
 
 def failure(result: TurnResult[str]) -> TurnFailed:

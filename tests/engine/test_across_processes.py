@@ -279,3 +279,25 @@ async def test_two_owners_of_one_file(tmp_path: object) -> None:
         await (await there.turn(first.id)).cancel()
         assert (await second.result()).output_text == "Two."
         assert [said_ for said_ in await tags(chat) if said_ == "turn.cancel_requested"]
+
+
+async def test_two_processes_send_the_same_key_after_a_crash_and_both_get_the_answer() -> None:
+    """One of them settles what the dead owner left, and goes on; the other waits for it."""
+    for steps in range(12):
+        store = MemoryStore()
+        async with opened(scripted([STUCK]), agent(), store=store) as log:
+            chat = await log.conversation("c", agent="test")
+            await chat.send("Go.", idempotency_key="k")
+            await recorded(chat, "response.started")
+            store.abandon()
+        async with (
+            opened([SLOW], agent(), store=store.beside()) as one,
+            opened([SLOW], agent(), store=store.beside()) as other,
+        ):
+            first = asyncio.create_task((await one.get("c")).run("Go.", idempotency_key="k"))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            second = await (await other.get("c")).run("Go.", idempotency_key="k")
+            assert [second.status, (await first).status] == ["completed"] * 2
+            assert len(await all_of(chat := await one.get("c"), ev.TurnResumed)) == 1
+            assert (await chat.state()).turns == 1

@@ -252,9 +252,9 @@ async def test_a_line_is_logged_where_nobody_asked_for_reports(
 
 async def test_what_cannot_be_is_refused() -> None:
     async with opened([], agent()) as log:
-        for options in ({"most": 0}, {"poll": 0.0}, {"every": -1.0}):
+        for work in (log.work(most=0), log.work(poll=0.0), log.work(every=-1.0)):
             with pytest.raises(InvalidInput, match="above 0"):
-                await log.work(**options)
+                await work
     with pytest.raises(Closed):
         await log.work()
 
