@@ -299,5 +299,6 @@ async def test_two_processes_send_the_same_key_after_a_crash_and_both_get_the_an
                 await asyncio.sleep(0)
             second = await (await other.get("c")).run("Go.", idempotency_key="k")
             assert [second.status, (await first).status] == ["completed"] * 2
-            assert len(await all_of(chat := await one.get("c"), ev.TurnResumed)) == 1
+            chat = await one.get("c")
+            assert len(await all_of(chat, ev.TurnResumed)) == 1
             assert (await chat.state()).turns == 1
