@@ -77,9 +77,8 @@ class OnDatabase(TyperCommand):
         try:
             return super().invoke(ctx)
         except (Waiting, NotPending) as error:
-            error.add_note(
-                f"turnlog show {ctx.params['db']} {ctx.params.get('id', 'ID')}  says what waits"
-            )
+            of = ctx.params
+            error.add_note(f"turnlog show {of['db']} {of.get('id', 'ID')}  says what can be done")
             raise
 
 

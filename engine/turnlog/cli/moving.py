@@ -237,7 +237,8 @@ def backup(
     """Copy a database that is in use.
 
     The copy is the database as it is at one moment, whoever writes to it; what is in it can be
-    checked with `turnlog verify`.
+    checked with `turnlog verify`. A turn that runs now is in the copy as one whose process is gone:
+    go on with it in one of the two files, or its tools run twice.
     """
     from .opening import reading, run
     from .screen import Screen

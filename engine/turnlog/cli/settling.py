@@ -323,6 +323,8 @@ def recover(
                 ("conversation", "turn", "action", "reason"),
                 [(one.conversation, one.turn or "", one.action, one.reason) for one in done],
             )
+            screen.note(f"turnlog show {db} ID  says what can be done about each", style="dim")
+            screen.note(f"turnlog work {db} --agents MODULE:NAME  goes on with all", style="dim")
         else:
             screen.say("nothing was left behind", style="green")
 
