@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from turnlog.errors import Closed, InvalidInput
+from turnlog.errors import Closed, InvalidInput, OutcomeUnknown, StoreUnavailable
 from turnlog.store import MemoryStore, SqlStore, open_store
 from turnlog.store.beats import Life, Watch
 from turnlog.store.opening import address
 from turnlog.testing.store_author import Author, added
 
 from .files import opened, tamper
+from .test_writer import noise, small_files
 
 SOON = 5.0
 
@@ -188,6 +189,33 @@ def test_a_dead_owner_is_late_among_very_many_who_live() -> None:
             watch.late(f"o{owner}", beat)
         assert watch.late("dead", 1) == (now[0] >= 30)
         now[0] += 10
+
+
+async def test_nobody_is_late_while_the_disk_is_full(path: Path, store: SqlStore) -> None:
+    now = [0.0]
+    one = await open_store(path, owner="one", owners="beats", clock=lambda: 0.0)
+    other = await open_store(path, owner="other", owners="beats", clock=lambda: now[0])
+    author = Author("c")
+    await one.append(author.begin())
+    await one.append(author.write(added("k"), lease="acquire", epoch=1))
+
+    async def lives() -> bool:
+        head = await other.head("c")
+        assert head is not None
+        return head.alive
+
+    assert await lives()
+    now[0] += 20
+    large = Author("d").begin(**{"k": noise(400_000)})
+    with small_files(8192), pytest.raises((StoreUnavailable, OutcomeUnknown)):
+        await other.append(large)
+    assert await lives()
+    now[0] += 29
+    assert await lives()
+    now[0] += 2
+    assert not await lives()
+    await one.close()
+    await other.close()
 
 
 def test_a_link_is_judged_by_where_it_leads() -> None:

@@ -159,6 +159,8 @@ class Opened:
 
     def drop(self) -> None:
         """Let go of a connection in an unknown state; the next transaction connects again."""
+        # Where nothing could be written here, as on a full disk, others could not beat either.
+        self._settings.watch.forgive()
         connection, self._connection = self._connection, None
         if connection is not None:
             self.place.leave()
