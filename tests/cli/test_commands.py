@@ -15,7 +15,7 @@ from rich.text import Text
 
 import turnlog
 from turnlog.canonical import Json, array, obj, objects, text
-from turnlog.cli.looking import waiting as show_waiting
+from turnlog.cli.hints import waiting as show_waiting
 from turnlog.cli.looking import was_left
 from turnlog.cli.opening import Nowhere
 from turnlog.cli.serving import simulator
@@ -435,7 +435,9 @@ def test_recover_reports_what_it_did_and_an_uncertain_call_may_run_again(desk: D
     assert "marked 1 started call(s) as uncertain" in ran.out
     assert "left the turn to be resumed" in ran.out
     assert desk.run("recover", desk.db, "--script", script).out == "nothing was left behind\n"
-    assert "runs it again" in desk.run("show", desk.db, "c1").out
+    shown = desk.run("show", desk.db, "c1").out
+    assert "runs it again" in shown
+    assert f"turnlog resume {desk.db} c1 --agents MODULE:NAME  does what on_crash" in shown
     assert desk.run("approve", desk.db, "c1").code == 0
 
 

@@ -24,7 +24,7 @@ from ..turn import Turn
 from ..updates import Cursor
 from .background import Background
 from .deciding import decide
-from .looking import waiting
+from .hints import waiting
 from .opening import Way
 from .screen import Screen, one_line, safe
 from .telling import Telling
