@@ -57,6 +57,10 @@ SAID: list[tuple[ev.Event, str]] = [
     (ev.ItemRemoved(key="i", ordinal=2), "ordinal 2 taken out"),
     (ev.OutputTruncated(key="i", heard="Your"), "only heard: Your"),
     (ev.ContextCompacted(ordinal=4), "the window now starts at ordinal 4"),
+    (
+        ev.ProviderNoted(kind="probe_failed", data={"call": "c", "reason": "OSError: no bank"}),
+        "probe_failed: OSError: no bank",
+    ),
     (ev.TurnQueued(key="k", digest="d", items=(MESSAGE,)), "queued: user: Hi"),
     (ev.TurnStarted(key="k", digest="d"), "started"),
     (

@@ -191,7 +191,8 @@ def _note(event: ev.NoteEvent) -> str:
         case ev.TransportSwitched():
             return _because(f"from {event.before} to {event.after}", event.reason)
         case ev.ProviderNoted():
-            return " ".join(filter(None, (event.kind, event.text)))
+            said = " ".join(filter(None, (event.kind, event.text)))
+            return _because(said, text(event.data or {}, "reason"))
         case ev.SteerSubmitted():
             return f"{counted(len(event.items), 'item')} offered to {event.response}"
         case ev.SteerAccepted():
