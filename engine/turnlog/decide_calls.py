@@ -49,11 +49,18 @@ def on_call(
             return [_doubted(find(state, call), command) for call in command.calls]
         case StartCall() | Progress() | Defer() | Approve():
             call = find(state, command.call)
+            if _is_repeated(call, command):
+                return []
             return [NewEvent(event=_moved(call, command), turn=call.turn)]
         case Resolve():
             return _resolve(state, command)
         case _:
             assert_never(command)
+
+
+def _is_repeated(call: Call, command: StartCall | Progress | Defer | Approve) -> bool:
+    """Whether somebody approves what is approved: a page whose button was pressed twice."""
+    return isinstance(command, Approve) and not command.rerun and call.status == "approved"
 
 
 def _doubted(call: Call, command: DoubtCalls) -> NewEvent:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import events as ev
 from .commands import Finish, Note
 from .draft import Draft
 from .engine import Act, Outgoing
-from .errors import Closed, ConfigurationError, Lost, NotSent, ProviderError, Unheard
+from .errors import Closed, ConfigurationError, Lost, NotSent, ProviderError, StoreError, Unheard
 from .following import SILENT, follow
 from .held import Held
 from .ports import Create, Frame, Lease
@@ -37,6 +37,7 @@ class Sending:
     held: Held
     reception: Reception
     then: Act
+    _unsaved: list[ev.Event] = field(default_factory=list[ev.Event])
     _flush: asyncio.Task[None] | None = None
     _timer: asyncio.TimerHandle | None = None
 
@@ -132,7 +133,7 @@ class Sending:
         engine, reception = self.held.engine, self.reception
         heard = fetched if isinstance(fetched, Reception) else reception
         finished = finish(engine, heard) if outcome is None else Finish(outcome=outcome)
-        notes = reception.take_notes()
+        notes = [*self._unsaved, *reception.take_notes()]
         if not isinstance(finished.outcome, ev.ResponseCompleted):
             notes += reception.take_checkpoints()
 
@@ -147,6 +148,8 @@ class Sending:
 
     def _keep_up(self) -> None:
         """Get notes and text into the log, without waiting for it (law 1)."""
+        if (error := self._refused()) is not None:
+            raise error
         if self.reception.notes or self.reception.unsaved() >= CHECKPOINT_POINTS:
             self._flush_now()
         elif self._timer is None and self.reception.unsaved():
@@ -154,20 +157,35 @@ class Sending:
 
     def _flush_now(self) -> None:
         self._stop_timer()
+        if self._refused() is not None:
+            return  # whoever hears the next frame is told
         if self._flush is None or self._flush.done():
             self._flush = asyncio.create_task(self._save())
         else:
             self._start_timer()
 
     async def _save(self) -> None:
-        notes = (*self.reception.take_notes(), *self.reception.take_checkpoints())
-        await self.held.do(Note(events=notes))
+        self._unsaved += (*self.reception.take_notes(), *self.reception.take_checkpoints())
+        await self.held.do(Note(events=tuple(self._unsaved)))
+        self._unsaved.clear()
+
+    def _refused(self) -> BaseException | None:
+        """Why nothing more may be saved: the turn is another owner's (StaleEpoch).
+
+        What a database did not take just now goes with the next save.
+        """
+        if self._flush is None or not self._flush.done():
+            return None
+        error = self._flush.exception()
+        return None if isinstance(error, StoreError) else error
 
     async def _quiet(self) -> None:
         """Wait for what is being saved; nothing more is saved behind it."""
         self._stop_timer()
         if self._flush is not None:
-            await self._flush
+            await asyncio.wait([self._flush])
+        if (error := self._refused()) is not None:
+            raise error
 
     def _start_timer(self) -> None:
         loop = asyncio.get_running_loop()

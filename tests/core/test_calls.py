@@ -117,7 +117,9 @@ def test_every_step_from_every_status(status: CallStatus, step: str) -> None:
     story = at(status)
     before = story.state
     after = LEGAL[status].get(step)
-    if after is None:
+    if (status, step) == ("approved", "approve"):
+        assert story.do(STEPS[step]) == []  # a button that was pressed twice
+    elif after is None:
         with pytest.raises((NotPending, AlreadyAnswered), match=CALL):
             story.do(STEPS[step])
         assert story.state == before

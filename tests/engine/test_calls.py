@@ -56,9 +56,12 @@ async def test_a_call_that_needs_approval_waits_and_runs_when_it_is_approved() -
         assert (await the_call(chat)).waits_for is None
         (approved,) = [one for one in await chat.events() if one.tag == "call.approved"]
         assert approved.actor == "ana"
+        before = len(await chat.events())
+        await waiting.approve(by="ben")
+        assert len(await chat.events()) == before
+        assert (await go_on(chat, result.turn)).output_text == "Paid."
         with pytest.raises(NotPending):
             await waiting.approve()
-        assert (await go_on(chat, result.turn)).output_text == "Paid."
         assert outputs(way.requests[1])[0]["output"] == "paid 3"
 
 

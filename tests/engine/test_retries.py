@@ -10,8 +10,24 @@ import turnlog
 from turnlog import events as ev
 from turnlog.canonical import JsonObject
 from turnlog.conversation import Conversation
-from turnlog.errors import ConfigurationError, InvalidInput, NotSent
-from turnlog.ports import PARENT_GONE, Create, Endpoint, Frame, Late, Profile, Request
+from turnlog.errors import (
+    ConfigurationError,
+    InvalidInput,
+    NotSent,
+    StaleEpoch,
+    StoreUnavailable,
+)
+from turnlog.ports import (
+    PARENT_GONE,
+    Append,
+    Appended,
+    Create,
+    Endpoint,
+    Frame,
+    Late,
+    Profile,
+    Request,
+)
 from turnlog.state import Parent
 from turnlog.store import MemoryStore
 from turnlog.testing import Reply, call, error, failed, refuse_upgrade, text
@@ -387,3 +403,43 @@ async def test_what_comes_late_where_nothing_can_be_written_is_logged(
         await store.close()
         way.tell(Late(conversation="c", attempt="att_x", frame=Frame(type="error", data={})))
     assert "what attempt att_x used was not recorded" in caplog.text
+
+
+async def test_text_that_the_database_did_not_take_at_once_is_in_the_log_later() -> None:
+    class Full(MemoryStore):
+        full = 2
+
+        async def append(self, append: Append) -> Appended:
+            if any(isinstance(one.event, ev.OutputCheckpointed) for one in append.events):
+                self.full -= 1
+                if self.full >= 0:
+                    raise StoreUnavailable("the disk is full")
+            return await super().append(append)
+
+    said_ = "It was a bright cold day in April. " * 300
+    store = Full()
+    async with talking([text(said_).but(cut_after=1100), text("Fine.")], store=store) as (chat, _):
+        assert (await chat.run("Go.")).output_text == "Fine."
+        kept = await all_of(chat, ev.OutputCheckpointed)
+        whole = "".join(one.text for one in kept)
+        assert store.full < 0
+        assert said_.startswith(whole) and len(whole) > 4096
+        assert next(one.offset for one in kept) == 0
+
+
+async def test_an_owner_that_was_taken_over_hears_of_it_at_its_next_checkpoint() -> None:
+    class Lost(MemoryStore):
+        async def append(self, append: Append) -> Appended:
+            if any(isinstance(one.event, ev.OutputCheckpointed) for one in append.events):
+                raise StaleEpoch("the lease is another's")
+            return await super().append(append)
+
+    store = Lost()
+    slow = text("It was a bright cold day in April. " * 300).but(delay=0.002)
+    async with opened([slow], agent(), store=store) as log:
+        chat = await log.conversation("c", agent="test")
+        turn = await chat.send("Go.")
+        runner = log._engine.live["c"]  # pyright: ignore[reportPrivateUsage]
+        await runner.wait()
+        assert runner.turn == turn.id
+        assert "turn.ended" not in await tags(chat)
