@@ -37,7 +37,7 @@ from .given import (
     shown,
     sound,
 )
-from .stepping import steps
+from .stepping import at_work, steps
 
 STRIDE = 1 if os.environ.get("TURNLOG_FAULTS") == "all" else 3
 """Of how many steps one is taken, where two send at once."""
@@ -110,7 +110,7 @@ async def everywhere(disturb: Disturb, agent: turnlog.Agent = AGENT) -> int:
 async def check(now: Stage, number: int) -> None:
     """What must be so, wherever it was."""
     where = f"after {number} steps"
-    assert asyncio.all_tasks() == {asyncio.current_task()}, where
+    assert at_work() == {asyncio.current_task()}, where
     events = await sound(now.log, now.chat)
     assert len(set(ran)) == len(ran), where
     if events:
