@@ -161,13 +161,6 @@ class Engine:
             await runner.stop("released")
         return runner
 
-    async def elsewhere(self, conversation: str) -> str | None:
-        """The open turn, where another living process runs it."""
-        head = await self.store.head(conversation)
-        if head is None or head.state.turn is None or self.runs(conversation):
-            return None
-        return head.state.turn.id if is_elsewhere(head) else None
-
     def run_errand(self, errand: Coroutine[None, None, None], name: str) -> None:
         """Do something that nobody waits for, unless the log is being closed."""
         if self.closing:

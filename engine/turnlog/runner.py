@@ -250,14 +250,12 @@ class Runner:
 
     async def _closing(self, draft: Draft, step: Step) -> bool:
         """Put the end or the pause of the turn into a draft; whether the step is one."""
-        turn = draft.state.turn
         match step:
             case End():
                 draft.do(await ending(self._engine, draft.state, step))
                 return True
             case Pause():
-                if turn is not None and turn.paused != step.reason:
-                    draft.do(PauseTurn(reason=step.reason, calls=step.calls))
+                draft.do(PauseTurn(reason=step.reason, calls=step.calls))
                 return True
             case _:
                 return False

@@ -157,10 +157,9 @@ class Sending:
 
     def _flush_now(self) -> None:
         self._stop_timer()
-        if self._refused() is not None:
-            return  # whoever hears the next frame is told
         if self._flush is None or self._flush.done():
             self._flush = asyncio.create_task(self._save())
+            self._flush.add_done_callback(_looked_at)
         else:
             self._start_timer()
 
@@ -195,6 +194,12 @@ class Sending:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _looked_at(save: asyncio.Task[None]) -> None:
+    """Whoever takes the next frame, or waits for quiet, is told how a save ended."""
+    if not save.cancelled():
+        save.exception()
 
 
 def never_sent(attempt: str, error: NotSent, *, other_way: bool) -> ev.ResponseRejected:

@@ -167,8 +167,10 @@ async def _queue(
     async def act(draft: Draft) -> Lease | None:
         nonlocal known, queued
         known = await _by_key(engine, conversation, given.key)
-        if known is None and draft.state.queued and draft.state.status == "waiting":
-            await _abandon(engine, draft, given.pending)
+        waiting = draft.state.queued and draft.state.status == "waiting"
+        if known is None and waiting and given.pending == "abandon":
+            outputs = await engine.abandoned(draft.state, OTHER_INPUT)
+            draft.do(EndTurn(outcome="cancelled", abandon=outputs, reason="abandoned"))
         queued = known is None and draft.state.status in ("busy", "queued")
         if queued:
             event = ev.TurnQueued(
@@ -186,13 +188,6 @@ async def _queue(
 
     await engine.commit(conversation, act, actor=given.actor)
     return turn if queued else known
-
-
-async def _abandon(engine: Engine, draft: Draft, pending: Pending) -> None:
-    """End the turn that waits, where that was asked for."""
-    if pending == "abandon":
-        outputs = await engine.abandoned(draft.state, OTHER_INPUT)
-        draft.do(EndTurn(outcome="cancelled", abandon=outputs, reason="abandoned"))
 
 
 async def run_next(engine: Engine, conversation: str) -> str | None:

@@ -70,3 +70,23 @@ async def test_a_worker_goes_on_with_what_was_approved_and_stops_when_told(tmp_p
         report = json.loads(out.splitlines()[-1])
         assert (report["resumed"], report["running"]) == (1, 0)
         assert [item.text for item in await chat.items()][-1] == "Paid."
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are those of Unix")
+async def test_a_worker_without_agents_says_so_and_reports_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await waiting(path, tmp_path / "shop.py")
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps([{"text": "Never."}]))
+    process = await asyncio.create_subprocess_exec(
+        *(*COMMAND, "work", str(path), "--script", str(script), "--every", "0.1"),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        assert (await process.stdout.readline()).startswith(b"running=0 waiting=1")
+    process.send_signal(signal.SIGINT)
+    _, errors = await process.communicate()
+    assert (process.returncode, b"no --agents" in errors) == (0, True)

@@ -9,14 +9,16 @@ import pytest
 import turnlog
 from turnlog import events as ev
 from turnlog.draft import Draft
-from turnlog.errors import Busy, TooMany, TurnFailed
+from turnlog.errors import Busy, TurnFailed
 from turnlog.exchange import export
 from turnlog.limits import Limits
+from turnlog.ports import Append, Appended
 from turnlog.record import NewEvent
+from turnlog.store import MemoryStore
 from turnlog.testing import call, scripted, text
 from turnlog.updates import TurnDone
 
-from .given import PATIENCE, agent, collect, leaping, opened, pay, recorded, said, talking, texts
+from .given import PATIENCE, agent, collect, opened, pay, recorded, said, talking, texts
 
 LONG = "It was a bright cold day in April, and the clocks were striking thirteen."
 STUCK = text(LONG).but(stall_after=6)
@@ -121,25 +123,37 @@ async def test_what_a_failed_attempt_showed_is_retracted_though_a_turn_left_the_
         assert "retracted" in kinds
 
 
+class Crowded(MemoryStore):
+    """A store that lets another turn take the place of one that has just ended."""
+
+    crowd: set[str] | None = None
+
+    async def append(self, append: Append) -> Appended:
+        done = await super().append(append)
+        if self.crowd is not None and any(isinstance(e.event, ev.TurnEnded) for e in append.events):
+            self.crowd.add("elsewhere")
+        return done
+
+
 async def test_what_is_queued_begins_when_there_is_room_again() -> None:
-    way = scripted([SLOW, SLOW, text("Two.")])
+    store = Crowded()
+    way = scripted([SLOW, text("Two.")])
     async with turnlog.open(
-        ":memory:", agents=[agent()], transport=way, limits=Limits(open_turns=1), ambient=leaping()
+        "", agents=[agent()], transport=way, limits=Limits(open_turns=1), store=store
     ) as log:
+        engine = log._engine  # pyright: ignore[reportPrivateUsage]
+        store.crowd = engine.starting
         one = await log.conversation("a", agent="test")
         await one.send("1")
-        await one.send("2", if_busy="queue")
-        other = await log.conversation("b", agent="test")
+        second = await one.send("2", if_busy="queue")
         async with asyncio.timeout(PATIENCE):
-            while True:
-                try:
-                    await other.send("b")
-                    break
-                except TooMany:
-                    await asyncio.sleep(0)
-            assert (await one.state()).queued
-            while "Two." not in [item.text for item in await one.items()]:
+            while not engine.postponed:
                 await asyncio.sleep(0)
+        assert (await one.state()).queued == (second.id,)
+        store.crowd = None
+        engine.starting.clear()
+        engine.make_room()
+        assert (await second.result()).output_text == "Two."
 
 
 async def test_a_queued_turn_with_the_key_of_another_one_fails_and_holds_up_nobody() -> None:

@@ -1,7 +1,7 @@
 """A thousand conversations at once for a while, over connections that rotate and are cut.
 
 The client and the provider are processes of their own (`client`, `provider`), so that what they
-hold is their own. TURNLOG_SOAK_SECONDS says for how long (25; `make soak` says 600), and
+hold is their own. TURNLOG_SOAK_SECONDS says for how long (18; `make soak` says 600), and
 TURNLOG_SOAK_SEED what is drawn.
 """
 
@@ -23,7 +23,7 @@ import pytest
 from .client import CONNECTIONS, CONVERSATIONS, ROTATE_SECONDS
 from .memory import Sample, growth
 
-SECONDS = float(os.environ.get("TURNLOG_SOAK_SECONDS", "25"))
+SECONDS = float(os.environ.get("TURNLOG_SOAK_SECONDS", "18"))
 SEED = os.environ.get("TURNLOG_SOAK_SEED", "1")
 LONG = SECONDS >= 300
 """Whether there is time enough to say how memory grows, and to verify every conversation."""

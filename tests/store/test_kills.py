@@ -29,7 +29,7 @@ async def main(path, name):
 asyncio.run(main(*sys.argv[1:]))
 """
 
-KILLS = 10
+KILLS = 5
 
 
 def killed_writer(path: Path, name: str, acks: int) -> set[str]:
