@@ -99,7 +99,7 @@ async def test_who_watches_a_turn_that_never_was_is_not_kept() -> None:
     async with opened([STUCK], agent(), store=store) as log:
         turn = await (await log.conversation("c", agent="test")).send("Go.")
         async with opened([], agent(), store=store.beside()) as there:
-            ghost = turnlog.Turn("turn_x", "c", there._engine)  # pyright: ignore[reportPrivateUsage]
+            ghost: turnlog.Turn[str] = turnlog.Turn("turn_x", "c", there._engine)  # pyright: ignore[reportPrivateUsage]
             await collect(aiter(ghost))
         await turn.cancel()
 

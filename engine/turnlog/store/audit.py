@@ -90,9 +90,8 @@ def _beside(reads: Reads, conversation: str, derived: Derived) -> Steps[list[str
     if turns is not None:
         stored = _current(derived.turns, TURN_COLUMNS, turns, 1, "state")
         problems += _differences("turn", derived.turns, stored)
-    if calls is not None:
-        found = {row[1]: _named(CALL_COLUMNS, row) for row in calls}
-        problems += _differences("call", derived.calls, found)
+    found = {row[1]: _named(CALL_COLUMNS, row) for row in calls or ()}
+    problems += _differences("call", derived.calls, found) if calls is not None else ()
     return problems
 
 

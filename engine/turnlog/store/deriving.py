@@ -126,9 +126,7 @@ def _page(reads: Reads, conversation: str, after: int, until: int) -> Steps[list
         return numbered
     except StoreError as error:
         last = yield from last_version(reads, conversation, until)
-        if last is None and not after:
-            return [(1, error)]
-    page: list[Numbered] = []
+        page: list[Numbered] = [(1, error)] if last is None and not after else []
     for version in range(after + 1, min(last or after, after + PAGE) + 1):
         try:
             found = yield statements.AUDIT, {**where, "after": version - 1, "until": version}
