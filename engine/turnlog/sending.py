@@ -198,8 +198,7 @@ class Sending:
 
 def _looked_at(save: asyncio.Task[None]) -> None:
     """Whoever takes the next frame, or waits for quiet, is told how a save ended."""
-    if not save.cancelled():
-        save.exception()
+    _ = save.cancelled() or save.exception()
 
 
 def never_sent(attempt: str, error: NotSent, *, other_way: bool) -> ev.ResponseRejected:

@@ -13,12 +13,14 @@ from turnlog.decide import decide
 from turnlog.draft import Draft
 from turnlog.errors import Busy, ConfigurationError, NotFound, TurnlogError
 from turnlog.ports import Head, Lease, Profile
+from turnlog.recovery import Policy
 from turnlog.settling import settle_here
 from turnlog.starting import run_next
 from turnlog.state import start
 from turnlog.store import MemoryStore
 from turnlog.testing import scripted, text
 from turnlog.testing.store_contract import Author, added, begun
+from turnlog.working import can_go_on
 from turnlog_transports.replay import ReplayTransport
 
 from .given import PATIENCE, agent, collect, opened, recorded, tags
@@ -127,6 +129,27 @@ async def test_a_turn_that_begins_behind_the_closing_is_stopped() -> None:
         log._engine.closing = True  # pyright: ignore[reportPrivateUsage]
         await chat.send("Go.")
         assert (await chat.state()).paused == "closed"
+
+
+@pytest.mark.parametrize("look", range(1, 8))
+async def test_what_was_in_the_way_may_be_over_before_an_input_is_queued(look: int) -> None:
+    store = MemoryStore()
+    mine = Meanwhile(shelf=store.shelf)
+    async with (
+        opened([STUCK, text("Fine.")], agent(), store=store) as there,
+        opened([text("Fine.")], agent(), store=mine) as log,
+    ):
+        first = await (await there.conversation("c", agent="test")).send("1")
+        mine.behind(look, first.cancel)
+        chat = await log.conversation("c", agent="test")
+        async with asyncio.timeout(PATIENCE):
+            second = await chat.send("2", if_busy="queue")
+            await first.cancel()
+            assert (await second.result()).output_text == "Fine."
+
+
+def test_what_does_not_wait_cannot_go_on() -> None:
+    assert not can_go_on(start("c"), Policy())
 
 
 # -- left behind -----------------------------------------------------------------------------

@@ -30,12 +30,14 @@ class Clock:
 
     def __init__(self) -> None:
         self.broken = 0
-        self.go_on = threading.Event()
+        self.held, self.go_on = threading.Event(), threading.Event()
 
     def __call__(self) -> float:
         if self.broken:
             self.broken -= 1
-            assert self.broken or self.go_on.wait(SOON)
+            if not self.broken:
+                self.held.set()
+                assert self.go_on.wait(SOON)
             raise RuntimeError("this clock is broken")
         return time.monotonic()
 
@@ -58,6 +60,7 @@ async def test_a_writer_that_fails_answers_everybody_and_closes(path: Path) -> N
         clock.broken = 2
         with pytest.raises(RuntimeError, match="broken"):
             await store.append(Author("d").begin())
+        assert await asyncio.to_thread(clock.held.wait, SOON)
         waiting = asyncio.ensure_future(store.append(Author("e").begin()))
         await asyncio.sleep(0)
         clock.go_on.set()
