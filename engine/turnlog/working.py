@@ -235,8 +235,8 @@ class Worker:
     async def _begin(self, conversation: str, tried: _Tried) -> None:
         self._put_off(tried)
         try:
-            if await run_next(self.engine, conversation) is not None:
-                self.done = replace(self.done, begun=self.done.begun + 1)
+            begun = await run_next(self.engine, conversation) is not None
+            self.done = replace(self.done, begun=self.done.begun + begun)
         except TurnlogError as error:
             self._stopped(conversation, error)
 
