@@ -1,0 +1,1 @@
+"""How fast turnlog is, against whom: `python -m bench` (see benchmarks/README.md)."""
