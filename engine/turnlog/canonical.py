@@ -8,10 +8,12 @@ round-trips, and lone surrogates left escaped; duplicate keys, NaN and infinitie
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import TypeAlias, cast
+
+from pydantic_core import PydanticSerializationError, to_json
 
 from .errors import InvalidInput
 
@@ -32,9 +34,11 @@ def dumps(value: Json, *, deepest: int = DEEPEST) -> bytes:
     Raises InvalidInput where the value is not JSON: NaN, an infinity, a key that is not text; and
     where it is nested deeper than `deepest`.
     """
+    if deepest >= _SHALLOW and (plain := _plain(value)) is not None:
+        return plain
     try:
-        _check_keys(value)
         text = _encoder.encode(value)
+        _check_keys(value)
         _check_depth(value, text, deepest)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"not a JSON value: {error}") from error
@@ -45,6 +49,40 @@ def dumps(value: Json, *, deepest: int = DEEPEST) -> bytes:
         # their escapes would have it; a half that is left alone is the same string as its escape.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
         return text.encode("utf-8", "backslashreplace")
+
+
+_SHALLOW = 255
+"""How deep pydantic's serializer goes at most."""
+
+_LEAVES = frozenset({str, bool, type(None)})
+_LONG = 2**64
+
+
+def _plain(value: Json) -> bytes | None:
+    """The canonical bytes of what has neither floats nor anything odd, else None.
+
+    Nearly all JSON is such, and its bytes are the same whoever writes them: the serializer of
+    pydantic takes 3 us for a message for which the standard library's takes 9.
+    """
+    try:
+        written = to_json(value)  # first, since it also finds what holds itself
+    except PydanticSerializationError:  # a lone surrogate, nested too deep, or no JSON at all
+        return None
+    rest: list[Json] = [value]
+    for found in rest:  # which grows meanwhile
+        kind = type(found)
+        if kind is dict:
+            entries = cast("dict[str, Json]", found)
+            try:
+                "".join(entries)  # at once a look whether all keys are text
+            except TypeError:
+                return None
+            rest += entries.values()
+        elif kind is list or kind is tuple:
+            rest += cast("list[Json]", found)
+        elif kind not in _LEAVES and not (kind is int and -_LONG < cast(int, found) < _LONG):
+            return None
+    return written
 
 
 def _check_keys(value: Json) -> None:
@@ -104,10 +142,7 @@ def loads_object(data: bytes | str, *, deepest: int = DEEPEST) -> JsonObject:
 
 def digest(*parts: bytes) -> bytes:
     """SHA-256 over the parts, one after the other."""
-    sha = hashlib.sha256()
-    for part in parts:
-        sha.update(part)
-    return sha.digest()
+    return sha256(b"".join(parts)).digest()
 
 
 def chain(previous: bytes, fields: Sequence[str | int | bytes | None]) -> bytes:
@@ -116,14 +151,17 @@ def chain(previous: bytes, fields: Sequence[str | int | bytes | None]) -> bytes:
     A field is prefixed by four bytes of length, an integer stands in decimal, and an absent
     field is an explicit null, so that no two lists of fields share their bytes (design, section 3).
     """
-    return digest(HASH_TAG, previous, *(_framed(field) for field in fields))
+    parts = [HASH_TAG, previous]
+    for field in fields:
+        if field is None:
+            parts.append(_ABSENT)
+            continue
+        raw = field if isinstance(field, bytes) else str(field).encode("utf-8", "surrogatepass")
+        parts += (len(raw).to_bytes(4, "big"), raw)
+    return sha256(b"".join(parts)).digest()
 
 
-def _framed(field: str | int | bytes | None) -> bytes:
-    if field is None:
-        return b"\xff\xff\xff\xff"
-    raw = field if isinstance(field, bytes) else str(field).encode("utf-8", "surrogatepass")
-    return len(raw).to_bytes(4, "big") + raw
+_ABSENT = b"\xff\xff\xff\xff"
 
 
 # -- looking into JSON that somebody else wrote --------------------------------------------

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from . import events as ev
 from .fold_context import to_tail
-from .head import Call, CallStatus, State
+from .head import Call, CallStatus, State, changed
 from .record import Recorded
 from .tail import cut, put
 
@@ -44,7 +44,7 @@ def _requested(state: State, recorded: Recorded, event: ev.CallRequested) -> Sta
         turn=recorded.turn,
         time=recorded.time,
     )
-    return replace(state, calls=(*state.calls, call))
+    return changed(state, calls=(*state.calls, call))
 
 
 def _settled(
@@ -63,7 +63,7 @@ def _settled(
     if call.ordinal is None:
         state = to_tail(state, version)
     else:
-        state = replace(state, tail=put(cut(state.tail, ordinal), ordinal, version))
+        state = changed(state, tail=put(cut(state.tail, ordinal), ordinal, version))
     return _with_call(state, replace(call, status=status[type(event)], ordinal=ordinal))
 
 
@@ -90,11 +90,9 @@ def _progressed(
             assert_never(event)
 
 
-def _with_call(state: State, changed: Call) -> State:
-    return replace(
-        state, calls=tuple(changed if call.id == changed.id else call for call in state.calls)
-    )
+def _with_call(state: State, now: Call) -> State:
+    return changed(state, calls=tuple(now if call.id == now.id else call for call in state.calls))
 
 
 def _unpaused(state: State) -> State:
-    return replace(state, turn=state.turn and replace(state.turn, paused=None))
+    return changed(state, turn=state.turn and replace(state.turn, paused=None))

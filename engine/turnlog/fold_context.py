@@ -11,7 +11,7 @@ from typing import assert_never
 
 from . import events as ev
 from .canonical import JsonObject
-from .head import MAX_EDITS, Call, Edit, State, still_holds
+from .head import MAX_EDITS, Call, Edit, State, changed, still_holds
 from .items import answers
 from .tail import cut, put, shift, split
 
@@ -22,15 +22,15 @@ def on_item(state: State, version: int, event: ev.ItemEvent) -> State:
         case ev.ItemAdded(ordinal=ordinal):
             if ordinal is None:
                 return to_tail(state, version)
-            return _changed(_inserted(state, ordinal, version), ordinal, version)
+            return _touched(_inserted(state, ordinal, version), ordinal, version)
         case ev.ItemEdited(ordinal=ordinal):
             tail = put(cut(state.tail, ordinal), ordinal, version)
             state = _unanswered(state, ordinal, version, event.item)
-            state = replace(state, tail=tail if ordinal >= state.committed else state.tail)
-            return _changed(state, ordinal, version)
+            state = changed(state, tail=tail if ordinal >= state.committed else state.tail)
+            return _touched(state, ordinal, version)
         case ev.ItemRemoved(ordinal=ordinal):
             state = _unanswered(state, ordinal, version, None)
-            return _changed(replace(state, tail=cut(state.tail, ordinal)), ordinal, version)
+            return _touched(changed(state, tail=cut(state.tail, ordinal)), ordinal, version)
         case ev.ContextCompacted():
             return _compacted(state, version, event)
         case ev.OutputTruncated():
@@ -41,8 +41,8 @@ def on_item(state: State, version: int, event: ev.ItemEvent) -> State:
 
 def _compacted(state: State, version: int, event: ev.ContextCompacted) -> State:
     """Every older chain begins where the context begins, and the window does so no longer."""
-    state, end = _changed(state, 0, version), event.ordinal + event.items
-    return replace(
+    state, end = _touched(state, 0, version), event.ordinal + event.items
+    return changed(
         state,
         window=event.ordinal,
         committed=max(state.committed, end),
@@ -53,14 +53,14 @@ def _compacted(state: State, version: int, event: ev.ContextCompacted) -> State:
 
 def to_tail(state: State, version: int) -> State:
     """One more item at the end of the tail."""
-    return replace(state, tail=put(state.tail, state.next, version), next=state.next + 1)
+    return changed(state, tail=put(state.tail, state.next, version), next=state.next + 1)
 
 
 def _inserted(state: State, ordinal: int, version: int) -> State:
     """One more item before `ordinal`; everything from there on moves by one."""
     in_chain = ordinal < state.committed
     tail = shift(state.tail, ordinal, 1)
-    return replace(
+    return changed(
         state,
         tail=tail if in_chain else put(tail, ordinal, version),
         committed=state.committed + in_chain,
@@ -79,10 +79,10 @@ def _unanswered(state: State, ordinal: int, version: int, item: JsonObject | Non
     call = next((one for one in state.calls if one.ordinal == ordinal), None)
     if call is None or (item is not None and answers(item, call.kind, call.call_id)):
         return state
-    return _changed(state, state.committed - 1, version)
+    return _touched(state, state.committed - 1, version)
 
 
-def _changed(state: State, ordinal: int, version: int) -> State:
+def _touched(state: State, ordinal: int, version: int) -> State:
     """Something at `ordinal` is not what the provider's chain holds (law 9)."""
     if ordinal >= state.committed:
         return state
@@ -90,9 +90,9 @@ def _changed(state: State, ordinal: int, version: int) -> State:
     edits = (*kept, Edit(ordinal=ordinal, version=version))
     if len(edits) > MAX_EDITS:
         edits = (Edit(ordinal=edits[0].ordinal, version=edits[1].version), *edits[2:])
-    state = replace(state, edits=edits)
+    state = changed(state, edits=edits)
     holds = state.parent is not None and still_holds(state, state.parent)
-    return replace(state, parent=state.parent if holds else None)
+    return changed(state, parent=state.parent if holds else None)
 
 
 def moved(calls: Sequence[Call], ordinal: int, by: int) -> tuple[Call, ...]:

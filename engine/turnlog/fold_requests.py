@@ -12,7 +12,7 @@ from typing import assert_never
 from . import events as ev
 from .canonical import integer, text
 from .fold_context import moved
-from .head import Attempt, Outcome, OutcomeKind, Output, Parent, State, Turn
+from .head import Attempt, Outcome, OutcomeKind, Output, Parent, State, Turn, changed
 from .items import call_id_of, is_client_call, name_of
 from .record import Recorded
 from .tail import shift, split
@@ -35,12 +35,12 @@ def on_request(state: State, recorded: Recorded, event: ev.RequestEvent) -> Stat
         case ev.RequestPrepared():
             return _prepared(state, recorded, event)
         case ev.ChainLost():
-            return replace(state, parent=None)
+            return changed(state, parent=None)
         case _:
             attempt = state.attempt
             if attempt is None or attempt.id != event.attempt:
                 return state
-            return replace(state, attempt=_heard(attempt, recorded.version, event))
+            return changed(state, attempt=_heard(attempt, recorded.version, event))
 
 
 def _prepared(state: State, recorded: Recorded, event: ev.RequestPrepared) -> State:
@@ -67,7 +67,7 @@ def _prepared(state: State, recorded: Recorded, event: ev.RequestPrepared) -> St
         requests=state.turn.requests + (event.cause in NEW),
         retries=state.turn.retries + _is_retry(state.turn, event),
     )
-    return replace(state, attempt=attempt, claims=(), turn=turn, transport=event.transport)
+    return changed(state, attempt=attempt, claims=(), turn=turn, transport=event.transport)
 
 
 def _is_retry(turn: Turn, event: ev.RequestPrepared) -> bool:
@@ -117,7 +117,7 @@ def on_outcome(state: State, recorded: Recorded, event: ev.OutcomeEvent) -> Stat
         chains_lost=state.turn.chains_lost + (outcome.code == CHAIN_LOST),
         limits_hit=state.turn.limits_hit + (outcome.code in FREE),
     )
-    state = replace(state, attempt=None, turn=turn)
+    state = changed(state, attempt=None, turn=turn)
     if isinstance(event, ev.ResponseCompleted):
         return _committed(state, recorded, attempt, event.response)
     parent = state.parent
@@ -127,7 +127,7 @@ def on_outcome(state: State, recorded: Recorded, event: ev.OutcomeEvent) -> Stat
         and parent.response == attempt.parent
         and outcome.sent
     )
-    return replace(state, parent=None if evicted else parent)
+    return changed(state, parent=None if evicted else parent)
 
 
 def _summary(attempt: Attempt, time: int, event: ev.OutcomeEvent) -> Outcome:
@@ -193,7 +193,7 @@ def _committed(state: State, recorded: Recorded, attempt: Attempt, response: str
         lane=attempt.lane,
         calls=sum(output.client for output in outputs),
     )
-    return replace(
+    return changed(
         state,
         committed=end,
         next=state.next + len(outputs),

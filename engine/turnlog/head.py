@@ -197,7 +197,7 @@ class Queued:
     version: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class State:
     """A conversation at a version. `hash` is that of the last event, in hex.
 
@@ -247,6 +247,18 @@ class State:
     def in_queue(self, id: str | None = None, *, key: str | None = None) -> Queued | None:
         """The queued turn with this id or idempotency key, or None."""
         return next((one for one in self.queued if id == one.id or key == one.key), None)
+
+
+def changed(state: State, **changes: object) -> State:
+    """The state with other values in some fields.
+
+    The same as `dataclasses.replace`, without setting each of 24 fields anew: 2 us and not 11, once
+    or twice for each event. This is why a `State` alone has no slots.
+    """
+    after = object.__new__(State)
+    after.__dict__.update(state.__dict__)
+    after.__dict__.update(changes)
+    return after
 
 
 def start(id: str) -> State:

@@ -33,6 +33,7 @@ from .head import (
     Status,
     Turn,
     branch,
+    changed,
     start,
     still_holds,
 )
@@ -74,7 +75,7 @@ def replay(state: State, events: Iterable[Recorded]) -> State:
 
 def evolve(state: State, recorded: Recorded) -> State:
     """The state after one more event."""
-    state = replace(
+    state = changed(
         state, version=recorded.version, hash=recorded.hash.hex(), updated=recorded.time
     )
     match recorded.event:
@@ -132,7 +133,7 @@ def evolve(state: State, recorded: Recorded) -> State:
         ) as event:
             return on_call(state, recorded, event)
         case ev.TransportSwitched() as event:
-            return replace(state, transport=event.after)
+            return changed(state, transport=event.after)
         case (
             ev.SteerSubmitted()
             | ev.SteerAccepted()
@@ -148,7 +149,7 @@ def evolve(state: State, recorded: Recorded) -> State:
 def _conversation(state: State, recorded: Recorded, event: ev.ConversationEvent) -> State:
     match event:
         case ev.ConversationStarted():
-            return replace(state, created=recorded.time, metadata=event.metadata, fork=event.fork)
+            return changed(state, created=recorded.time, metadata=event.metadata, fork=event.fork)
         case ev.ConversationConfigured():
             config = Config(
                 version=recorded.version,
@@ -156,7 +157,7 @@ def _conversation(state: State, recorded: Recorded, event: ev.ConversationEvent)
                 agent=event.agent,
                 model=event.model,
             )
-            return replace(state, config=config)
+            return changed(state, config=config)
         case ev.ConversationClosed() | ev.ContentErased():
             return state
         case _:
@@ -176,17 +177,17 @@ def _turn(state: State, recorded: Recorded, event: ev.TurnEvent) -> State:
                 max_requests=event.max_requests,
                 max_retries=event.max_retries,
             )
-            return replace(_unqueued(state, turn.id), turn=turn, turns=state.turns + 1)
+            return changed(_unqueued(state, turn.id), turn=turn, turns=state.turns + 1)
         case ev.TurnCancelRequested():
-            return replace(state, turn=state.turn and replace(state.turn, cancel=event.mode))
+            return changed(state, turn=state.turn and replace(state.turn, cancel=event.mode))
         case ev.TurnPaused():
-            return replace(state, turn=state.turn and replace(state.turn, paused=event.reason))
+            return changed(state, turn=state.turn and replace(state.turn, paused=event.reason))
         case ev.TurnResumed():
-            return replace(state, turn=state.turn and replace(state.turn, paused=None))
+            return changed(state, turn=state.turn and replace(state.turn, paused=None))
         case ev.TurnEnded():
             if state.in_queue(recorded.turn) is not None:
                 return _unqueued(state, recorded.turn)
-            return replace(state, turn=None, claims=())
+            return changed(state, turn=None, claims=())
         case ev.TurnQueued():
             waiting = Queued(
                 id=recorded.turn or "",
@@ -195,11 +196,11 @@ def _turn(state: State, recorded: Recorded, event: ev.TurnEvent) -> State:
                 version=recorded.version,
             )
             before, behind = ((), state.queued) if event.first else (state.queued, ())
-            return replace(state, queued=(*before, waiting, *behind))
+            return changed(state, queued=(*before, waiting, *behind))
         case _:
             assert_never(event)
 
 
 def _unqueued(state: State, turn: str | None) -> State:
     """The turn waits no longer: it runs, or never will."""
-    return replace(state, queued=tuple(one for one in state.queued if one.id != turn))
+    return changed(state, queued=tuple(one for one in state.queued if one.id != turn))

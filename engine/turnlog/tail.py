@@ -21,11 +21,14 @@ class Run:
 
 def put(tail: Sequence[Run], ordinal: int, version: int) -> tuple[Run, ...]:
     """The tail with one more item; it joins the run before it where both numbers follow."""
-    before = [run for run in tail if run.ordinal < ordinal]
-    after = [run for run in tail if run.ordinal > ordinal]
+    before, after = tuple(tail), tuple[Run, ...]()
+    if tail and tail[-1].ordinal >= ordinal:
+        before = tuple(run for run in tail if run.ordinal < ordinal)
+        after = tuple(run for run in tail if run.ordinal > ordinal)
     if before and (last := before[-1]).ordinal + last.count == ordinal:
         if last.version + last.count == version:
-            return (*before[:-1], replace(last, count=last.count + 1), *after)
+            longer = Run(ordinal=last.ordinal, version=last.version, count=last.count + 1)
+            return (*before[:-1], longer, *after)
     return (*before, Run(ordinal=ordinal, version=version, count=1), *after)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import cast
 
@@ -59,6 +60,22 @@ def test_what_was_written_is_read_and_written_again(value: Json) -> None:
     read = loads(data)
     assert dumps(read) == data
     assert loads(dumps(read)) == read
+
+
+@given(json_values)
+def test_the_quick_way_writes_what_the_standard_library_does(value: Json) -> None:
+    try:
+        expected = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return
+    assert dumps(value) == expected
+
+
+def test_what_holds_itself_is_refused() -> None:
+    ring: list[Json] = []
+    ring.append(ring)
+    with pytest.raises(InvalidInput, match="not a JSON value: Circular"):
+        dumps(ring)
 
 
 @given(st.text(st.characters(categories=None)))
