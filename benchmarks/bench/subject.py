@@ -136,13 +136,7 @@ def turn_items(number: int) -> list[Item]:
             "id": f"msg_{number:08d}",
             "role": "assistant",
             "status": "completed",
-            "content": [
-                {
-                    "type": "output_text",
-                    "text": _text("It comes on Monday. ", 600),
-                    "annotations": [],
-                }
-            ],
+            "content": [{"type": "output_text", "text": answer, "annotations": []}],
         },
     ]
 
