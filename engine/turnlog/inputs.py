@@ -130,6 +130,8 @@ def to_items(*parts: object) -> tuple[JsonObject, ...]:
 
 def check_parts(items: Sequence[JsonObject], profile: Profile) -> None:
     """Raise InvalidInput where an item holds a part that the provider cannot take (W-65)."""
+    if not profile.unsupported:
+        return
     for place, item in enumerate(items):
         for part in (*objects(item, "content"), *objects(item, "output")):
             kind = text(part, "type")

@@ -11,10 +11,10 @@ from collections.abc import Collection, Sequence
 from hashlib import sha256
 
 from . import events as ev
-from .canonical import Json, JsonObject, array, dumps, text
+from .canonical import Json, JsonObject, array, text
 from .errors import ConfigurationError, InvalidInput
 from .inputs import check_parts
-from .items import Pair, legal, to_input
+from .items import Input, Pair, encoded, legal, to_input
 from .plan import Delta, Fork, Full
 from .ports import Profile
 from .secrets import to_wire
@@ -76,7 +76,7 @@ def body(
     instructions = text(turn, "instructions") or config.instructions
     if instructions is not None:
         found["instructions"] = instructions
-    found["input"] = sent
+    found["input"] = Input(sent)
     if not isinstance(plan, Full):
         found["previous_response_id"] = plan.parent.response
     if config.tools:
@@ -115,5 +115,5 @@ def revealed(body: JsonObject) -> JsonObject:
 
 def sealed(body: JsonObject) -> tuple[str, int]:
     """SHA-256 (hex) of a body's canonical bytes, and how many they are; secrets stay by name."""
-    raw = dumps(body)
+    raw = encoded(body)
     return sha256(raw).hexdigest(), len(raw)

@@ -8,16 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnlog.canonical import JsonObject, dumps
+from turnlog.canonical import DEEPEST, JsonObject, dumps, obj
 from turnlog.errors import InvalidInput
 from turnlog.items import (
     CALL_OF,
     OUTPUT_OF,
+    Input,
     answered_id,
     answers,
     approval,
     call_id_of,
     check,
+    encoded,
     function_output,
     has_hosted_effects,
     is_client_call,
@@ -153,6 +155,40 @@ def test_the_bytes_of_format_1_are_pinned() -> None:
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(InvalidInput, match="unknown input format 2"):
         to_input(user(), format=2)
+
+
+@given(json_objects, json_objects, st.lists(json_objects, max_size=4))
+def test_items_that_are_encoded_once_give_the_same_bytes(
+    before: JsonObject, after: JsonObject, items: list[JsonObject]
+) -> None:
+    """Law 9: the digest and what goes out are made of bytes that are kept."""
+    kept = Input(items)
+    body = {**before, "input": kept, **{k: v for k, v in after.items() if k != "input"}}
+    plain = dumps({**body, "input": items})
+    assert encoded(body) == plain
+    assert encoded({**body, "stream": True}) == dumps({**body, "input": items, "stream": True})
+    assert kept == items
+    assert dumps(body) == plain  # and so they are for whoever does not know
+
+
+def test_a_body_that_is_no_json_is_refused_with_its_items_or_without() -> None:
+    broken: JsonObject = {"type": "message", "n": float("nan")}
+    deep: JsonObject = {"type": "message"}
+    for _ in range(DEEPEST - 2):
+        deep = {"type": "message", "inner": deep}
+    body: JsonObject = {"input": Input([deep]), "n": 1}
+    bodies: list[JsonObject] = [
+        {"input": Input([broken])},
+        {"input": Input(), "n": float("inf")},
+        body,
+    ]
+    for refused in bodies:
+        with pytest.raises(InvalidInput, match="not a JSON value"):
+            encoded(refused)
+        with pytest.raises(InvalidInput, match="not a JSON value"):
+            dumps(refused)
+    shallower: JsonObject = {"input": Input([obj(deep, "inner")])}
+    assert encoded(shallower) == dumps(shallower)
 
 
 HOSTED_SHELL: JsonObject = {

@@ -14,8 +14,9 @@ from http import HTTPStatus
 from typing import Literal
 from urllib.parse import SplitResult, unquote_plus, urlencode, urlsplit, urlunsplit
 
-from turnlog.canonical import Json, JsonObject, dumps, loads_object, obj, text
+from turnlog.canonical import Json, JsonObject, loads_object, obj, text
 from turnlog.errors import ConfigurationError, InvalidInput, NotSupported
+from turnlog.items import encoded
 from turnlog.ports import Frame, Problem, Terminal
 
 from .problems import NO_REASON, problem
@@ -173,13 +174,13 @@ def create_payload(body: JsonObject, *, lane: str | None = None) -> bytes:
         )
     rest = {key: value for key, value in body.items() if key not in _IMPLIED}
     named = {} if lane is None else {"stream_id": lane}
-    return dumps({"type": "response.create", **named, **rest})
+    return encoded({"type": "response.create", **named, **rest})
 
 
 def post_payload(body: JsonObject, *, stream: bool = True) -> bytes:
     """The bytes of a `POST /v1/responses`; raises InvalidInput for a body that is not JSON."""
     rest = {key: value for key, value in body.items() if key != "stream"}
-    return dumps({**rest, "stream": True} if stream else rest)
+    return encoded({**rest, "stream": True} if stream else rest)
 
 
 _IMPLIED = frozenset({"type", "stream", "background", "stream_id"})
