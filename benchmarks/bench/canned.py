@@ -173,9 +173,9 @@ def answer(model: str, texts: list[str], text: str) -> list[Event]:
     """The events of a response whose one message comes in `texts`, and is `text` in the end."""
     item = f"msg_{ID_MARK}"
     place: Event = {"item_id": item, "output_index": 0, "content_index": 0}
-    part = {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
+    part: Event = {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
     message: Event = {"id": item, "type": "message", "role": "assistant", "phase": "final_answer"}
-    done = {**message, "status": "completed", "content": [part]}
+    done: Event = {**message, "status": "completed", "content": [part]}
     begun = _response(model, status="in_progress", output=[], usage=None, completed_at=None)
     over = _response(
         model, status="completed", output=[done], usage=_usage(len(texts)), completed_at=1785273856
