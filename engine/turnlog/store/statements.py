@@ -294,10 +294,11 @@ FIND = {
             *_is(_context, name),
             _context.c.from_version <= _at,
             or_(_context.c.to_version.is_(None), _context.c.to_version > _at),
-        ).order_by(_context.c.ordinal)
+        )
     )
     for name in ("key", "item_id", "call_id")
 }
+"""In no order: asked for one, SQLite reads the whole context in it, and not the name's index."""
 ADD_ROW = _sql(insert(_context))
 CLOSE_ROW = _sql(
     update(_context)
@@ -321,10 +322,11 @@ TURN_COLUMNS = (
 )  # fmt: skip
 _turn = _columns(_turns, *TURN_COLUMNS)
 
+# The order is that of a sum, so that SQLite reads the name's index, and not all turns in order.
 TURN_BY = {
     name: _sql(
         _turn.where(*_of_turns, *_is(_turns, name))
-        .order_by(_turns.c.started.desc())
+        .order_by((_turns.c.started + _NONE).desc())
         .limit(bindparam("limit"))
         .offset(_NONE)
     )
