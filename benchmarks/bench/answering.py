@@ -69,10 +69,10 @@ class Answer:
         """The next delta, with its time; behind the last one, the end."""
         if len(self._times) == self.asked.count:
             return self._end()
-        delta = self._pattern.deltas[len(self._times)].replace(_ID, self._id)
+        delta = self._pattern.deltas[len(self._times)].replace(_ID, self._id, 1)
         now = _clock()
         self._times.append(now)
-        return self._wrap(delta.replace(_SENT, now))
+        return self._wrap(delta.replace(_SENT, now, 1))
 
     def _end(self) -> bytes:
         self.over = True
