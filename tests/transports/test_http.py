@@ -132,6 +132,17 @@ async def test_a_stream_may_arrive_in_any_pieces(size: int) -> None:
     ]
 
 
+async def test_a_stream_may_arrive_all_at_once() -> None:
+    behind = [event(delta("late")), event("[DONE]")]
+    assert len(await types(stream(b"".join((*WHOLE, *behind))))) == len(WHOLE)
+
+
+async def test_a_stream_may_end_with_the_line_of_its_last_frame() -> None:
+    """A return at the very end is the end of the event: a line feed might have come behind it."""
+    last = WHOLE[2].rstrip(b"\n") + b"\n\r"
+    assert len(await types(stream(*WHOLE[:2], last))) == len(WHOLE)
+
+
 async def test_a_stream_is_utf8_whatever_it_declares() -> None:
     raw = 'data: {"type":"response.completed","x":"é\u2028"}\n\n'.encode()
     answer = stream(raw, content_type="text/event-stream; charset=latin-1")
@@ -219,11 +230,13 @@ async def test_w34_a_body_that_is_not_json_never_gets_as_far_as_a_connection() -
 
 @pytest.mark.parametrize("after", [0, 1, 2])
 @pytest.mark.parametrize("ending", ["cut", "end", "done", "half"])
+@pytest.mark.parametrize("at_once", [True, False])
 async def test_w25_a_stream_without_its_terminal_frame_is_never_a_success(
-    after: int, ending: str
+    at_once: bool, after: int, ending: str
 ) -> None:
     rest = {"done": [event("[DONE]")], "half": [WHOLE[2][:20]]}.get(ending, [])
-    answer = stream(*WHOLE[:after], *rest, cut=ending == "cut")
+    pieces = [*WHOLE[:after], *rest]
+    answer = stream(*([b"".join(pieces)] if at_once else pieces), cut=ending == "cut")
     async with serving(answer) as (transport, _):
         got, error = await outcome(transport)
     assert len(got) == after
@@ -240,10 +253,13 @@ async def test_a_connection_cut_before_any_answer_is_unheard() -> None:
 
 async def test_a_frame_beyond_the_limit_is_a_loss() -> None:
     big = event(delta("x" * 3000))
-    async with serving(stream(WHOLE[0], big), max_frame_bytes=1000) as (transport, _):
-        got, error = await outcome(transport)
-    assert got == ["response.created"]
-    assert isinstance(error, Lost)
+    answers = stream(WHOLE[0], big), stream(WHOLE[0] + big + WHOLE[2])
+    async with serving(*answers, max_frame_bytes=1000) as (transport, _):
+        for _ in answers:
+            got, error = await outcome(transport)
+            assert got == ["response.created"]
+            assert isinstance(error, Lost)
+            assert "raise the option max_frame_bytes, after 1 frames" in str(error)
 
 
 async def test_nobody_there_means_that_nothing_was_sent() -> None:
@@ -463,6 +479,15 @@ async def test_w47_closing_ends_what_is_under_way() -> None:
         with pytest.raises(Closed):
             await anext(paused)
         hang.set()
+
+
+async def test_w47_closing_ends_what_has_arrived_and_was_not_taken() -> None:
+    async with serving(stream(b"".join(WHOLE))) as (transport, _):
+        async with aclosing(transport.send(create())) as frames:
+            await anext(frames)
+            await transport.close()
+            with pytest.raises(Closed):
+                await anext(frames)
 
 
 # -- answers that are not what they seem ---------------------------------------------------

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from typing import TypeAlias
 from urllib.parse import quote
 
 import httpcore2
@@ -34,6 +35,10 @@ from . import wire
 from .endpoint import Access, Life, masked
 from .network import check_socks
 from .progress import Progress
+from .sse import Events
+
+Frames: TypeAlias = list[Frame]
+"""What arrived together: an await for each of its frames would cost more than reading them."""
 
 OPTIONS = frozenset({"max_frame_bytes", "max_http_connections"})
 
@@ -101,9 +106,11 @@ class HttpTransport:
         self._life.check()
         call = self._call(request)
         progress = Progress(self._access.endpoint.timeouts)
-        async with aclosing(self._exchange(call, progress)) as frames:
-            while (frame := await self._next(frames, progress)) is not None:
-                yield frame
+        async with aclosing(self._exchange(call, progress)) as arriving:
+            while (frames := await self._next(arriving, progress)) is not None:
+                for frame in frames:
+                    self._life.check()
+                    yield frame
 
     def on_late(self, tell: Callable[[Late], None]) -> None:
         """Nothing is drained here, so nothing is told."""
@@ -147,18 +154,18 @@ class HttpTransport:
             name, what = self.profile.name, type(request).__name__
             raise NotSupported(f"the profile {name!r} has no {what}: give one whose provider can")
 
-    async def _next(self, frames: AsyncGenerator[Frame], progress: Progress) -> Frame | None:
+    async def _next(self, arriving: AsyncGenerator[Frames], progress: Progress) -> Frames | None:
         try:
             async with self._life.within(None) as move:
                 progress.wait(move)
-                frame = await anext(frames, None)
+                frames = await anext(arriving, None)
         except (TimeoutError, httpx2.HTTPError) as error:
             raise progress.failed(error) from error
-        if frame is not None:
-            progress.took(frame)
-        return frame
+        if frames is not None:
+            progress.took(frames)
+        return frames
 
-    async def _exchange(self, call: _Call, progress: Progress) -> AsyncGenerator[Frame]:
+    async def _exchange(self, call: _Call, progress: Progress) -> AsyncGenerator[Frames]:
         url = self._address(call.path, call.query)
         headers = await self._access.headers()
         sent = {**headers, "Accept": "text/event-stream, application/json"}
@@ -174,25 +181,25 @@ class HttpTransport:
         try:
             async with (
                 asking as response,
-                aclosing(self._answer(call, response, headers)) as frames,
+                aclosing(self._answer(call, response, headers)) as arriving,
             ):
-                async for frame in frames:
-                    yield frame
+                async for frames in arriving:
+                    yield frames
         finally:
             await progress.abandon()
 
     async def _answer(
         self, call: _Call, response: httpx2.Response, headers: dict[str, str]
-    ) -> AsyncGenerator[Frame]:
+    ) -> AsyncGenerator[Frames]:
         streams = response.headers.get("content-type", "").startswith("text/event-stream")
         if response.is_success and streams:
-            async with aclosing(self._stream(response)) as frames:
-                async for frame in frames:
-                    yield frame
+            async with aclosing(self._stream(response)) as arriving:
+                async for frames in arriving:
+                    yield frames
             return
         body = masked(await self._whole(response), headers, self.profile.key_header)
         frame = _answered(call, response, body)
-        yield frame
+        yield [frame]
         if not frame.type or (call.settles and frame.terminal is None):
             raise httpx2.ReadError("the answer does not say how the response ended")
 
@@ -210,23 +217,25 @@ class HttpTransport:
                 )
         return b"".join(parts)
 
-    async def _stream(self, response: httpx2.Response) -> AsyncGenerator[Frame]:
-        # Server-sent events are nothing else, whatever is declared, and may begin with a mark.
-        response.encoding = "utf-8-sig"
-        events = aiter(httpx2.EventSource(response, max_event_size=self._max_frame))
-        async for event in events:
-            if event.data == wire.STREAM_END:
-                break
-            if event.data:
-                frame = wire.read(event.data)
-                yield frame
-                if frame.terminal is not None:
-                    await _drain(events)
-                    return
-        # What comes behind such a stream would be taken for the answer to another request (W-24).
-        socket: object = response.extensions["network_stream"]
-        assert isinstance(socket, httpcore2.AsyncNetworkStream)
-        await socket.aclose()
+    async def _stream(self, response: httpx2.Response) -> AsyncGenerator[Frames]:
+        events, over = Events(self._max_frame), False
+        async with aclosing(response.aiter_bytes()) as pieces:
+            while not over:
+                piece = await anext(pieces, None)
+                frames, over = _read(events.end() if piece is None else events.feed(piece))
+                if frames:
+                    yield frames
+                    if frames[-1].terminal is not None:
+                        await _drain(pieces)
+                        return
+                if events.too_large:
+                    raise httpx2.SSEError(f"an event is larger than {self._max_frame} bytes")
+                over = over or piece is None
+            # What comes behind such a stream would be taken for the answer to another request
+            # (W-24).
+            socket: object = response.extensions["network_stream"]
+            assert isinstance(socket, httpcore2.AsyncNetworkStream)
+            await socket.aclose()
         raise httpx2.ReadError("the stream ended without a terminal frame")  # W-25
 
     def _address(self, path: str, query: dict[str, str]) -> httpx2.URL:
@@ -275,9 +284,21 @@ def _answered(call: _Call, response: httpx2.Response, body: bytes) -> Frame:
     return wire.answer(response.status_code, response.headers, body)
 
 
-async def _drain(events: AsyncIterator[httpx2.ServerSentEvent]) -> None:
+def _read(data: list[str]) -> tuple[Frames, bool]:
+    """The frames of some events, up to and with a terminal one; whether nothing follows them."""
+    frames: Frames = []
+    for each in data:
+        if each == wire.STREAM_END:
+            return frames, True
+        frames.append(wire.read(each))
+        if frames[-1].terminal is not None:
+            return frames, True
+    return frames, False
+
+
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
     # A body read to its end leaves a connection that can be used again.
     with suppress(httpx2.HTTPError, TimeoutError):
         async with asyncio.timeout(_DRAIN):
-            async for _ in events:
+            async for _ in pieces:
                 pass

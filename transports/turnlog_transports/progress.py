@@ -8,7 +8,7 @@ say that. All times are the event loop's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import httpcore2
 import httpx2
@@ -44,10 +44,10 @@ class Progress:
         if self.heard and not self._over:
             self._allow("no frame", self._timeouts.idle)
 
-    def took(self, frame: Frame) -> None:
-        """A frame came. Behind a terminal one nothing is late, and nothing is lost any more."""
-        self.heard += 1
-        self._over = self._over or frame.terminal is not None
+    def took(self, frames: Sequence[Frame]) -> None:
+        """Frames came. Behind a terminal one nothing is late, and nothing is lost any more."""
+        self.heard += len(frames)
+        self._over = self._over or frames[-1].terminal is not None
 
     async def note(self, event: str, about: Mapping[str, object]) -> None:
         """Take note of a step of the client (the extension `trace` of httpx2)."""
