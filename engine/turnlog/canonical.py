@@ -155,9 +155,9 @@ def chain(previous: bytes, fields: Sequence[str | int | bytes | None]) -> bytes:
     for field in fields:
         if field is None:
             parts.append(_ABSENT)
-            continue
-        raw = field if isinstance(field, bytes) else str(field).encode("utf-8", "surrogatepass")
-        parts += (len(raw).to_bytes(4, "big"), raw)
+        else:
+            raw = field if type(field) is bytes else str(field).encode("utf-8", "surrogatepass")
+            parts += (len(raw).to_bytes(4, "big"), raw)
     return sha256(b"".join(parts)).digest()
 
 

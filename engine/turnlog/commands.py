@@ -13,7 +13,7 @@ from . import events as ev
 from .canonical import Json, JsonObject
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Keyed:
     """An item with the key that it gets."""
 

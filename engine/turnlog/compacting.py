@@ -120,7 +120,7 @@ async def _record(engine: Engine, before: State, answer: JsonObject, actor: str)
             raise VersionConflict(now.id, expected=before.version, actual=now.version)
         draft.do(
             Compacted(
-                items=tuple(engine.keyed(item) for item in items),
+                items=engine.keyed(*items),
                 response=text(answer, "id"),
                 usage=usage,
             )

@@ -384,7 +384,7 @@ class Conversation:
             if setup.config is not None:
                 draft.do(Configure(config=setup.config))
             present = await self._engine.present(self.id, items)
-            keyed = tuple(self._engine.keyed(item) for item in items)
+            keyed = self._engine.keyed(*items)
             draft.do(AddItems(items=keyed, present=present))
             return None
 

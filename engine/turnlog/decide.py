@@ -197,6 +197,8 @@ def check_new(items: Sequence[Keyed], present: frozenset[str]) -> None:
 
 def _check_answers_nothing(state: State, items: Sequence[Keyed]) -> None:
     """An output of an open call is not an item to add: it would be sent twice, or never (W-11)."""
+    if not state.calls:
+        return
     open_calls = {(OUTPUT_OF[call.kind], call.call_id): call for call in state.calls}
     for one in items:
         call = open_calls.get((type_of(one.item), answered_id(one.item)))

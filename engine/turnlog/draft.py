@@ -6,16 +6,45 @@ time, ids and salts come from `Ambient`, which tests replace (law 14).
 
 from __future__ import annotations
 
+import io
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from .decide import Command, decide
-from .index import Change, advance
+from .index import Change, advance_all
 from .ports import Append, Lease
 from .record import NewEvent, Recorded, Stamp, record
 from .state import State
+
+
+class _Random:
+    """Random bytes of the system's, fetched 4 KiB at once and given out once; from any thread.
+
+    Each call of the system lets go of the interpreter and waits to have it back, behind the writer
+    that is busy then: 12 of them a turn took longer than all else that is done for it.
+    """
+
+    def __init__(self) -> None:
+        self.renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.renew)  # which has the same bytes otherwise
+
+    def renew(self) -> None:
+        self._bytes = io.BytesIO(secrets.token_bytes(4096))
+
+    def take(self, count: int) -> bytes:
+        """So many bytes that nobody else was or will be given."""
+        while len(taken := self._bytes.read(count)) < count:  # whose place moves in one step
+            if count > 1024:
+                return secrets.token_bytes(count)
+            self.renew()
+        return taken
+
+
+_random = _Random()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +52,21 @@ class Ambient:
     """Where time and randomness come from: `now` in microseconds since 1970, `token` in bytes."""
 
     now: Callable[[], int] = field(default=lambda: time.time_ns() // 1000)
-    token: Callable[[int], bytes] = field(default=secrets.token_bytes)
+    token: Callable[[int], bytes] = field(default=_random.take)
 
     def id(self, prefix: str) -> str:
         """A new id, ordered by time: `prefix_` and 32 hexadecimal digits."""
-        return f"{prefix}_{self.now() // 1000:012x}{self.token(10).hex()}"
+        return self.ids(prefix, 1)[0]
+
+    def ids(self, prefix: str, count: int) -> list[str]:
+        """So many new ids."""
+        begins, drawn = f"{prefix}_{self.now() // 1000:012x}", self.token(10 * count).hex()
+        return [begins + drawn[at : at + 20] for at in range(0, len(drawn), 20)]
+
+    def salts(self, count: int) -> list[bytes]:
+        """So many new salts of 16 bytes."""
+        drawn = self.token(16 * count)
+        return [drawn[at : at + 16] for at in range(0, len(drawn), 16)]
 
 
 @dataclass(slots=True)
@@ -56,14 +95,13 @@ class Draft:
             time=self.ambient.now(),
             actor=self.actor,
             epoch=self.epoch,
-            ids=[self.ambient.id("evt") for _ in decided],
-            salts=[self.ambient.token(16) for _ in decided],
+            ids=self.ambient.ids("evt", len(decided)),
+            salts=self.ambient.salts(len(decided)),
         )
         previous = bytes.fromhex(self.state.hash)
         recorded = record(self.state.id, self.state.version, previous, decided, stamp)
-        for one in recorded:
-            self.state, changes = advance(self.state, one)
-            self.changes += changes
+        self.state, changes = advance_all(self.state, recorded)
+        self.changes += changes
         self.events += recorded
         return recorded
 

@@ -245,16 +245,16 @@ class Engine:
 
     async def abandoned(self, state: State, why: str) -> tuple[Keyed, ...]:
         """An output for each call that has none, which tells the model why (law 7)."""
-        outputs: list[Keyed] = []
+        outputs: list[JsonObject] = []
         for call in state.pending:
             item = await self.call_item(state, call)
             said = why if call.runs == 0 else f"{why}; it had been started: its outcome is unknown"
-            outputs.append(self.keyed(refused_output(item, said)))
-        return tuple(outputs)
+            outputs.append(refused_output(item, said))
+        return self.keyed(*outputs)
 
-    def keyed(self, item: JsonObject) -> Keyed:
-        """An item with a new key."""
-        return Keyed(key=self.ambient.id("itm"), item=item)
+    def keyed(self, *items: JsonObject) -> tuple[Keyed, ...]:
+        """Items, each with a new key."""
+        return tuple(map(Keyed, self.ambient.ids("itm", len(items)), items))
 
     # -- writing -----------------------------------------------------------------------------
 

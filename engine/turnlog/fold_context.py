@@ -13,6 +13,7 @@ from . import events as ev
 from .canonical import JsonObject
 from .head import MAX_EDITS, Call, Edit, State, changed, still_holds
 from .items import answers
+from .record import Recorded
 from .tail import cut, put, shift, split
 
 
@@ -54,6 +55,21 @@ def _compacted(state: State, version: int, event: ev.ContextCompacted) -> State:
 def to_tail(state: State, version: int) -> State:
     """One more item at the end of the tail."""
     return changed(state, tail=put(state.tail, state.next, version), next=state.next + 1)
+
+
+def joined(state: State, added: Sequence[Recorded]) -> State:
+    """The state after events that each put an item at the end: `evolve` for all of them at once."""
+    tail, last = state.tail, added[-1]
+    for ordinal, one in enumerate(added, state.next):
+        tail = put(tail, ordinal, one.version)
+    return changed(
+        state,
+        version=last.version,
+        hash=last.hash.hex(),
+        updated=last.time,
+        tail=tail,
+        next=state.next + len(added),
+    )
 
 
 def _inserted(state: State, ordinal: int, version: int) -> State:

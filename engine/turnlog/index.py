@@ -7,11 +7,14 @@ every table from the log with the same function.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import count, groupby
 from typing import TypeAlias
 
 from . import events as ev
 from .canonical import JsonObject, text
+from .fold_context import joined
 from .items import call_id_of
 from .record import Recorded
 from .state import Call, Queued, State, evolve
@@ -87,6 +90,34 @@ def advance(state: State, recorded: Recorded) -> tuple[State, list[Change]]:
         *_turns(state, after, recorded),
         *_calls(state, after),
     ]
+
+
+def advance_all(state: State, events: Iterable[Recorded]) -> tuple[State, list[Change]]:
+    """Fold events one after the other, as `advance` does, and say what they change together.
+
+    Items that join the end of the context, which most events of a caller's are, are folded as one:
+    3 us each and not 15.
+    """
+    changes: list[Change] = []
+    for joining, some in groupby(events, _joins_the_end):
+        if joining:
+            run = list(some)
+            changes += map(_put_at_end, run, count(state.next))
+            state = joined(state, run)
+        else:
+            for one in some:
+                state, more = advance(state, one)
+                changes += more
+    return state, changes
+
+
+def _joins_the_end(recorded: Recorded) -> bool:
+    return isinstance(recorded.event, ev.ItemAdded) and recorded.event.ordinal is None
+
+
+def _put_at_end(recorded: Recorded, ordinal: int) -> Put:
+    assert isinstance(recorded.event, ev.ItemAdded)
+    return _put(recorded, ordinal, recorded.event.key, recorded.event.item)
 
 
 def _context(before: State, after: State, recorded: Recorded) -> list[Change]:

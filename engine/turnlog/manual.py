@@ -40,7 +40,7 @@ async def continue_manual(
     async def act(draft: Draft) -> Lease:
         nonlocal outgoing
         _check_ready(draft, turn)
-        items = tuple(engine.keyed(item) for item in given.items)
+        items = engine.keyed(*given.items)
         present = await engine.present(conversation, given.items)
         draft.do(AddItems(items=items, present=present))
         send = Send(cause="tools_answered")

@@ -47,7 +47,7 @@ def replacement(
         match difference:
             case Added(item=raw):
                 at = items[after].ordinal + moved if after < len(items) else None
-                commands.append(AddItems(items=(engine.keyed(raw),), ordinal=at))
+                commands.append(AddItems(items=engine.keyed(raw), ordinal=at))
                 moved += at is not None
             case Edited(old=old, before=before, item=raw):
                 item = items[old]

@@ -312,7 +312,7 @@ async def _beginning(
         turn=turn,
         key=given.key or turn,
         digest=digest,
-        items=tuple(engine.keyed(item) for item in given.items),
+        items=engine.keyed(*given.items),
         settings=given.settings,
         max_requests=given.max_requests,
         max_retries=given.max_retries,

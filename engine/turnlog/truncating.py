@@ -217,7 +217,7 @@ class _View:
                 f"the answer of turn {self.turn} is not in the context any more: it was removed"
             )
         message: JsonObject = {"type": "message", "role": "assistant", "content": heard}
-        keyed = engine.keyed(message)
+        (keyed,) = engine.keyed(message)
         added = AddItems(items=(keyed,), ordinal=self.behind)
         return keyed.key, [added] if heard else []
 
@@ -248,7 +248,7 @@ class _View:
         if not heard:
             there = "The user interrupted your answer before hearing any of it."
         told: JsonObject = {"type": "message", "role": "developer", "content": there}
-        return key, [*commands, AddItems(items=(engine.keyed(told),))]
+        return key, [*commands, AddItems(items=engine.keyed(told))]
 
     def _key(self) -> str:
         assert self.before is not None

@@ -6,15 +6,14 @@ these functions decide: idempotency first, then the version, then the lease (des
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from ..canonical import GENESIS, chain
+from ..canonical import GENESIS
 from ..errors import IdConflict, InvalidInput, NotFound, StaleEpoch, VersionConflict
 from ..events import ConversationStarted, Fork
 from ..ports import Append
-from ..record import Recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +28,20 @@ class Stored:
     base: int = 0
 
 
-def check(append: Append) -> list[bytes]:
-    """The body digests of the events of an append that is whole and consistent.
+def check(append: Append) -> None:
+    """Raise InvalidInput where an append is not whole and consistent.
 
-    Raises InvalidInput where versions have gaps, an event does not follow the one before it, or
+    That is where versions have gaps, an event does not follow the one before it, or
     the head is not the state after the events.
     """
     name = append.conversation
-    version, previous, digests = append.expected, None, list[bytes]()
+    version, previous = append.expected, None
     for one in append.events:
         version += 1
         if one.version != version or one.conversation != name:
             raise InvalidInput(f"event {one.id!r} is not version {version} of {name!r}")
-        digest = one.body_digest()
-        if previous is not None and follows(one, digest, previous) != one.hash:
+        if previous is not None and one.expected_hash(previous) != one.hash:
             raise InvalidInput(f"event {one.id!r} does not follow the event before it")
-        digests.append(digest)
         previous = one.hash
     head = append.head
     if previous is not None and (head.id, head.version, head.hash) != (
@@ -56,7 +53,6 @@ def check(append: Append) -> list[bytes]:
     if append.lease is not None and append.epoch is None:
         raise InvalidInput(f"the lease of {name!r} cannot be decided without an epoch")
     _encodable(append)
-    return digests
 
 
 def _encodable(append: Append) -> None:
@@ -67,25 +63,6 @@ def _encodable(append: Append) -> None:
         "".join(names).encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(f"an id or actor of the append is not valid text: {error}") from error
-
-
-def follows(event: Recorded, body_digest: bytes, previous: bytes) -> bytes:
-    """The hash that an event must have behind `previous`, its body digest being known."""
-    return chain(
-        previous,
-        (
-            event.conversation,
-            event.version,
-            event.id,
-            event.tag,
-            event.schema,
-            event.time,
-            event.actor,
-            event.turn,
-            event.epoch,
-            body_digest,
-        ),
-    )
 
 
 def is_stored(append: Append, found: Mapping[str, tuple[int, bytes]]) -> bool:
@@ -126,7 +103,6 @@ def fork_hash(fork: Fork, stored: bytes | None) -> bytes:
 
 def admit(
     append: Append,
-    digests: Sequence[bytes],
     stored: Stored | None,
     me: str,
     dead: Callable[[str], bool],
@@ -144,7 +120,7 @@ def admit(
     lease = _lease(append, found, me, dead)
     if append.events:
         first = append.events[0]
-        if follows(first, digests[0], found.hash) != first.hash:
+        if first.expected_hash(found.hash) != first.hash:
             raise InvalidInput(f"event {first.id!r} does not follow the last one stored")
     elif stored is None or not stored.version:
         raise NotFound(f"there is no conversation {append.conversation!r}")

@@ -36,7 +36,6 @@ class Prepared:
 
     append: Append
     names: Values
-    digests: list[bytes]
     events: list[Values]
     blobs: list[Values]
     head: Values
@@ -47,13 +46,12 @@ class Prepared:
 
 def prepare(append: Append, partition: int) -> Prepared:
     """The rows of an append; raises InvalidInput where it is not whole (`admission.check`)."""
-    digests = check(append)
+    check(append)
     names: Values = {"partition": partition, "conversation": append.conversation}
-    events, blobs = _events(append, digests, names)
+    events, blobs = _events(append, names)
     return Prepared(
         append=append,
         names=names,
-        digests=digests,
         events=events,
         blobs=blobs,
         head=head_values(append.head) if append.events else {},
@@ -68,12 +66,10 @@ def beside(changes: Iterable[Change]) -> list[TurnOpened | TurnClosed | CallChan
     return [one for one in changes if isinstance(one, (TurnOpened, TurnClosed, CallChanged))]
 
 
-def _events(
-    append: Append, digests: list[bytes], names: Values
-) -> tuple[list[Values], list[Values]]:
+def _events(append: Append, names: Values) -> tuple[list[Values], list[Values]]:
     events: list[Values] = []
     blobs: dict[bytes, Values] = {}
-    for one, digest in zip(append.events, digests, strict=True):
+    for one in append.events:
         body, parts = pack(one.body)
         blobs.update(
             (name, {**names, "digest": name, "data": data}) for name, data in parts.items()
@@ -91,7 +87,7 @@ def _events(
                 "epoch": one.epoch,
                 "salt": one.salt,
                 "body": body,
-                "body_digest": digest,
+                "body_digest": one.body_digest(),
                 "hash": one.hash,
             }
         )

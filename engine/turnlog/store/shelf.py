@@ -150,14 +150,14 @@ class Shelf:
 
     def append(self, append: Append, me: str, dead: Callable[[str], bool]) -> Appended:
         """Decide, and do all of it; raises what `ports.Store.append` lists."""
-        digests = check(append)
+        check(append)
         with self.lock:
             version = append.expected + len(append.events)
             kept = self.kept.get(append.conversation)
             if kept is not None and is_stored(append, _found(kept, append)):
                 return Appended(version, already=True)
             against, source = self._against(append, kept)
-            lease = admit(append, digests, against, me, dead)
+            lease = admit(append, against, me, dead)
             if lease is None:
                 return Appended(version, already=True)
             kept = kept or Kept(replace(start(append.conversation), base=append.head.base), source)

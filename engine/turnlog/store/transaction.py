@@ -7,7 +7,7 @@ write too (design section 5); memory is never asked. Positions are taken last an
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar, assert_never
 
 from ..errors import InvalidInput, SchemaMismatch, TurnlogError
@@ -106,7 +106,7 @@ class Transaction:
         derived = run(self._connection, rebuild(self._reads, conversation))
         names = self._reads.of(conversation)
         stored = self._connection.execute(
-            statements.STORED, self._reads.of_head(conversation)
+            statements.STORED.sql, statements.STORED.values(self._reads.of_head(conversation))
         ).fetchone()
         _, _, epoch, owner, _, _ = stored or (0, b"", derived.epoch, None, 0, 0)
         for drop in (
@@ -119,11 +119,11 @@ class Transaction:
         head = {**rows.head_values(derived.state), "epoch": epoch, "owner": owner}
         self._execute(statements.ADD_HEAD, {**self._reads.of_head(conversation), **head})
         for add, values in (
-            (statements.ADD_ROW, derived.places()),
             (statements.ADD_TURN, derived.turns),
             (statements.ADD_CALL, derived.calls),
         ):
             self._many(add, [{**names, **one} for one in values.values()])
+        self._add_rows(names, derived.editor.added.values())
         self.wrote = True
         return Appended(derived.state.version)
 
@@ -148,7 +148,7 @@ class Transaction:
         against = stored
         if stored is None and prepared.fork is not None:
             against = Stored(hash=self._fork_hash(prepared.fork), base=append.head.base)
-        lease = admit(append, prepared.digests, against, self._me, self.roll.is_dead)
+        lease = admit(append, against, self._me, self.roll.is_dead)
         if lease is None:
             return Appended(version, already=True)
         self._lease(prepared, lease)
@@ -165,7 +165,7 @@ class Transaction:
     def _stored(self, prepared: Prepared) -> Stored | None:
         names = prepared.names
         found = self._connection.execute(
-            statements.STORED, {"partition": names["partition"], "id": names["conversation"]}
+            statements.STORED.sql, (names["partition"], names["conversation"])
         ).fetchone()
         return found and Stored(*_STORED.fit(found))
 
@@ -206,7 +206,8 @@ class Transaction:
             position += 1
             row["position"] = position
         self._last[partition] = position
-        self._many(statements.ADD_EVENT, prepared.events)
+        add = statements.ADD_EVENT
+        self._connection.executemany(add.sql, map(add.values, prepared.events))
         self._many(statements.ADD_BLOB, prepared.blobs)
 
     def _position(self, partition: int) -> int:
@@ -224,7 +225,8 @@ class Transaction:
         if new:
             self._execute(statements.ADD_HEAD, {"partition": partition, "id": id, **values})
         else:
-            self._execute(statements.SET_HEAD, {**values, "of_partition": partition, "of_id": id})
+            values.update(of_partition=partition, of_id=id)
+            self._connection.execute(statements.SET_HEAD.sql, statements.SET_HEAD.values(values))
 
     def _context(self, prepared: Prepared, stored: Stored) -> None:
         if not prepared.context:
@@ -250,10 +252,12 @@ class Transaction:
                 for (ordinal, since), until in editor.closed.items()
             ],
         )
-        self._many(
-            statements.ADD_ROW,
-            [{**names, **rows.place_values(row)} for row in editor.added.values()],
-        )
+        self._add_rows(names, editor.added.values())
+
+    def _add_rows(self, names: Values, added: Iterable[Row]) -> None:
+        """Write new rows of the context; a `Row` has its columns in their order."""
+        of = (names["partition"], names["conversation"])
+        self._connection.executemany(statements.ADD_ROW.sql, ((*of, *row) for row in added))
 
     def _standing(self, prepared: Prepared, stored: Stored) -> list[Row]:
         """The rows that the changes touch; nothing is read for items that join the end."""
