@@ -14,7 +14,7 @@ from turnlog.items import output_text
 from turnlog.record import Recorded
 
 from ..faults.given import ENDINGS, OUTCOMES
-from .story import name_of, tokens
+from .story import name_of, origin, tokens
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Ledger:
 
     def take(self, one: Recorded) -> None:
         """One more event."""
-        book = self._books.setdefault(one.conversation, Book())
+        book = self._books.get(one.conversation) or self._begin(one)
         self.counts["events"] += 1
         self.counts[one.tag] += 1
         book.version += 1
@@ -64,11 +64,22 @@ class Ledger:
                 self.counts[one.event.kind] += 1
             case ev.ItemAdded() | ev.OutputRecorded():
                 own = {name_of(found) for found, _ in tokens(output_text(one.event.item))}
-                self._check(one, own <= {one.conversation}, "holds the text of another")
+                self._check(one, own <= {origin(one.conversation)}, "holds the text of another")
             case ev.CallRequested() | ev.CallStarted():
                 self._call(book, one, one.event)
             case _:
                 self._end(book, one)
+
+    def _begin(self, one: Recorded) -> Book:
+        """A new book; that of a fork goes on where its source stands."""
+        book = self._books[one.conversation] = Book()
+        if isinstance(one.event, ev.ConversationStarted) and one.event.fork is not None:
+            source = self._books[one.event.fork.conversation]
+            self._check(
+                one, one.event.fork.version <= source.version, "forks from what is not there"
+            )
+            book.parent = source.parent
+        return book
 
     def _turn(self, book: Book, one: Recorded, event: ev.TurnStarted | ev.TurnEnded) -> None:
         begins = isinstance(event, ev.TurnStarted)

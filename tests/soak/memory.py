@@ -47,6 +47,12 @@ def resident() -> float | None:
     return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
+def files() -> int | None:
+    """How many files and sockets this process has open; None where the system does not say."""
+    # One of them is the directory itself, while it is read.
+    return len(list(_DESCRIPTORS.iterdir())) - 1 if _DESCRIPTORS.is_dir() else None
+
+
 def sockets() -> list[str] | None:
     """The sockets that this process has open; None where the system does not say."""
     if not _DESCRIPTORS.is_dir():

@@ -22,9 +22,6 @@ from .story import LOADS, Model
 REQUESTS = 1_000_000
 """For how many requests the script is long enough."""
 
-KEEP = 5_000
-"""How many responses are remembered; whoever continues from an older one has lost its chain."""
-
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -133,7 +130,7 @@ async def main(seed: str, kind: str) -> None:
         [model] * REQUESTS,
         seed=seed,
         record=False,
-        keep=KEEP,
+        keep=load.keep,  # whoever continues from an older one has lost its chain
         lanes=True,
         connection_seconds=load.connection_seconds,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
@@ -23,12 +23,23 @@ Ending = Literal["completed", "incomplete", "failed"]
 CHUNK = 48
 """How many characters a delta holds."""
 
+_NAME = re.compile(r"c(\d+)")
 _TOKEN = re.compile(r"c(\d+)t(\d+)")
 
 
 def name_of(conversation: int) -> str:
     """The id of a conversation."""
     return f"c{conversation:04}"
+
+
+def fork_of(conversation: int, turn: int) -> str:
+    """The id of the fork in which a turn is taken."""
+    return f"{name_of(conversation)}f{turn}"
+
+
+def origin(name: str) -> str:
+    """The conversation that a fork came from; another is its own."""
+    return name.partition("f")[0]
 
 
 def token(conversation: int, turn: int) -> str:
@@ -61,14 +72,25 @@ def plan(seed: str, conversation: int, turn: int) -> Plan:
     return Plan(said, called, ending)
 
 
+FAULTS = {"cut": 0.003, "no terminal": 0.002, "failed": 0.02, "429": 0.02, "500": 0.01}
+"""How often what goes wrong, of the requests that were not tried twice already."""
+
+MORE_FAULTS = {**FAULTS, "lost": 0.004, "malformed": 0.003, "stalled": 0.002, "slow": 0.005}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """How much goes on at once.
 
-    `pace` is how many seconds lie between the frames of the slowest responses, `at_once` how many
-    turns are under way, `rest` how long a conversation rests between two bursts of turns, on the
-    average; `cuts_every` is how long a connection goes well, on the average, and
-    `connection_seconds` when the provider ends it, unless the client is sooner.
+    `pace` is how many seconds lie between the frames of the slowest responses, `paces` what share
+    of that the others take; `at_once` is how many turns are under way, `rest` how long a
+    conversation rests between two bursts of turns, on the average, unless its `habits` say
+    otherwise. `cuts_every` is how long a connection goes well, on the average, and
+    `connection_seconds` when the provider ends it, unless the client is sooner; it remembers the
+    newest `keep` responses. `adds` and `forks` are the shares of turns with something added before
+    them, and of those that are taken in a fork. The log is closed and opened every `reopen`
+    seconds, while turns are under way. Who hears nothing for `patience` seconds has lost.
+    All of the log is verified in the end, for at most `verify_seconds`.
     """
 
     pace: float
@@ -76,19 +98,62 @@ class Load:
     rest: float
     cuts_every: float
     connection_seconds: float
+    paces: Sequence[float] = (0.02, 0.2, 0.4, 0.6, 1.0)
+    habits: bool = False
+    keep: int = 5_000
+    adds: float = 0.0
+    forks: float = 0.0
+    reopen: float | None = None
+    patience: float | None = None
+    durability: Literal["power", "process"] = "process"
+    verify_seconds: float = 0.0
+    faults: Mapping[str, float] = field(default_factory=lambda: FAULTS)
+
+    def rests(self, conversation: int) -> float:
+        """How long a conversation rests: with habits, some talk all the time and some hardly."""
+        if not self.habits:
+            return self.rest
+        if conversation % 200 == 1:
+            return 1.0
+        if conversation % 25 == 0:
+            return 12.0
+        return 900.0 if conversation % 5 == 3 else self.rest
+
+    def stores(self, conversation: int) -> bool:
+        """Whether its responses are stored; those that are not are asked for in full, as a rule."""
+        return conversation % 10 != 7 if self.habits else conversation % 2 == 0
 
 
 LOADS = {
     "short": Load(pace=0.3, at_once=400, rest=30.0, cuts_every=5.0, connection_seconds=9.0),
     "long": Load(pace=2.0, at_once=1000, rest=10.0, cuts_every=4.0, connection_seconds=36.0),
+    "hour": Load(
+        pace=0.3,
+        paces=(0.0, 0.0, 0.2, 0.4, 1.0),
+        at_once=400,
+        rest=140.0,
+        habits=True,
+        cuts_every=4.0,
+        connection_seconds=40.0,
+        keep=8_000,
+        adds=0.3,
+        forks=0.005,
+        reopen=300.0,
+        patience=8.0,
+        durability="power",
+        verify_seconds=900.0,
+        faults=MORE_FAULTS,
+    ),
 }
-"""The short one leaves time to finish within a minute, the long one has all talk at once."""
+"""The short one leaves time to finish within a minute, the long one has all talk at once, and that
+of an hour leaves a processor time to rest: fifteen to twenty turns a second.
+"""
 
 
 def pace(seed: str, load: Load, conversation: int, turn: int) -> float:
     """Seconds between two frames of a turn: some stream fast, most as a model does."""
     draw = Random(f"{seed} {conversation} {turn} pace")
-    return load.pace * draw.choice((0.02, 0.2, 0.4, 0.6, 1.0))
+    return load.pace * draw.choice(load.paces)
 
 
 # -- the model -----------------------------------------------------------------------------
@@ -111,11 +176,11 @@ class Model:
         """Answer a request."""
         items = objects(body, "input")
         last = items[-1]
-        found = tokens(_spoken(last))
-        if not found:
+        found = self._about(body, last)
+        if found is None:
             self.wrong.append(f"a request that ends with {last}")
             return error(400, "invalid", "There is no token.")
-        conversation, turn = found[0]
+        conversation, turn = found
         self._check(conversation, items)
         self.counts["full" if "previous_response_id" not in body else "delta"] += 1
         stage = "told" if type_of(last) == "function_call_output" else "asked"
@@ -123,7 +188,22 @@ class Model:
         again = before is not None and before[:2] == (turn, stage)
         tried = before[2] + 1 if before is not None and again else 1
         self._tries[conversation] = (turn, stage, tried)
-        return self._reply(conversation, turn, stage, tried)
+        chained = "previous_response_id" in body
+        return self._reply(conversation, turn, stage, tried, chained)
+
+    def _about(self, body: JsonObject, last: JsonObject) -> tuple[int, int] | None:
+        """The conversation and the turn of a request, which its last item names.
+
+        The output of a tool that was given up does not; then it is the turn that was asked before.
+        """
+        found = tokens(_spoken(last))
+        if found:
+            return found[0]
+        named = _NAME.fullmatch(text(body, "instructions") or "")
+        asked = self._tries.get(int(named[1])) if named is not None else None
+        if type_of(last) != "function_call_output" or named is None or asked is None:
+            return None
+        return int(named[1]), asked[0]
 
     def _check(self, conversation: int, items: Sequence[JsonObject]) -> None:
         """Everything in a request is of one conversation, and what was asked stands in order."""
@@ -137,11 +217,13 @@ class Model:
         if asked != sorted(set(asked)):
             self.wrong.append(f"{name_of(conversation)} was asked {asked}")
 
-    def _reply(self, conversation: int, turn: int, stage: str, tried: int) -> Reply:
+    def _reply(self, conversation: int, turn: int, stage: str, tried: int, chained: bool) -> Reply:
         planned = plan(self.seed, conversation, turn)
         delay = pace(self.seed, self.load, conversation, turn)
         draw = Random(f"{self.seed} {conversation} {turn} {stage} {tried}")
-        fault = _fault(draw) if tried < 3 else None
+        fault = _fault(draw, self.load.faults) if tried < 3 else None
+        if fault == "lost" and not chained:
+            fault = None
         if fault is not None:
             self.counts[fault] += 1
         match fault:
@@ -149,20 +231,34 @@ class Model:
                 return error(429, "rate_limit_exceeded", retry_after=0.2)
             case "500":
                 return error(500, "server_error")
+            case "lost":
+                return error(400, "previous_response_not_found", param="previous_response_id")
             case "failed":
                 return failed().but(delay=delay)
             case _:
-                reply = _answer(planned, conversation, turn, stage).but(delay=delay)
-        if fault == "cut":
+                return _spoilt(_answer(planned, conversation, turn, stage), fault, delay, draw)
+
+
+def _spoilt(reply: Reply, fault: str | None, delay: float, draw: Random) -> Reply:
+    """A reply at its pace, with what goes wrong on the wire."""
+    reply = reply.but(delay=delay)
+    match fault:
+        case "cut":
             return reply.but(cut_after=draw.randint(0, 20))
-        if fault == "no terminal":
+        case "no terminal":
             return reply.but(no_terminal=True)
-        return reply
+        case "malformed":
+            return reply.but(malformed_after=draw.randint(0, 3))
+        case "stalled":
+            return reply.but(stall_after=draw.randint(0, 3))
+        case "slow":
+            return reply.but(delay=delay + 1.0)
+        case _:
+            return reply
 
 
-def _fault(draw: Random) -> str | None:
+def _fault(draw: Random, shares: Mapping[str, float]) -> str | None:
     odd = draw.random()
-    shares = {"cut": 0.003, "no terminal": 0.002, "failed": 0.02, "429": 0.02, "500": 0.01}
     for fault, share in shares.items():
         odd -= share
         if odd < 0:

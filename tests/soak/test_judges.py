@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +20,10 @@ from turnlog.updates import Cursor, Delta, Update
 
 from .ledger import Ledger
 from .memory import growth
+from .meter import Meter
+from .said import Said
+from .soak import Soak
 from .story import LOADS, Model, name_of, plan, token
-from .talkers import Said, Soak
 
 Change = Callable[[list[Recorded]], list[Recorded]]
 
@@ -171,7 +174,8 @@ async def test_the_ledger_sees_what_is_missing_or_too_much(change: Change) -> No
 )
 async def test_a_watcher_sees_what_is_not_what_was_said(words: list[str], wrong: bool) -> None:
     """All of it, too little, twice the same, the text of another, and nothing."""
-    soak, planned = Soak("1", asyncio.Semaphore(), 0.0), plan("1", 1, 1)
+    soak = Soak("1", LOADS["short"], asyncio.Semaphore(), Meter(Path("soak.db"), 60.0))
+    planned = plan("1", 1, 1)
     said = Said(soak, token(1, 1))
 
     async def updates() -> AsyncGenerator[Update]:

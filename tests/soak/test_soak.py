@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from subprocess import PIPE, Popen
 
 import pytest
 
-from .client import CONNECTIONS, CONVERSATIONS, ROTATE_SECONDS
+from .client import CONVERSATIONS
+from .home import CONNECTIONS, ROTATE_SECONDS
 from .memory import Sample, growth
+from .run import soak
 
 SECONDS = float(os.environ.get("TURNLOG_SOAK_SECONDS", "18"))
 SEED = os.environ.get("TURNLOG_SOAK_SEED", "1")
@@ -38,8 +34,6 @@ SHARE_A_MINUTE = 0.01
 
 MIB_AT_MOST = 12.0
 """By how much it may grow in a short run between a warm-up that was too short and the end."""
-
-ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.timeout(PATIENCE + 30)
 
@@ -62,39 +56,15 @@ class Found:
     sockets_left: list[str] | None
 
 
-def environment() -> dict[str, str]:
-    """Ours, without what would have the processes measured: that takes memory and time."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-
-
-@contextmanager
-def provider() -> Generator[Popen[str]]:
-    """A provider that runs until its input is closed."""
-    command = [sys.executable, "-m", "tests.soak.provider", SEED, LOAD]
-    process = Popen(command, cwd=ROOT, env=environment(), text=True, stdin=PIPE, stdout=PIPE)
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """One run, which all tests here look at."""
     path = tmp_path_factory.mktemp("soak") / "soak.db"
-    with provider() as process:
-        assert process.stdout is not None
-        base_url = process.stdout.readline().strip()
-        command = [sys.executable, "-m", "tests.soak.client"]
-        command += [SEED, LOAD, str(SECONDS), str(path), base_url, str(VERIFIED)]
-        client = subprocess.run(
-            command, cwd=ROOT, env=environment(), text=True, stdout=PIPE, timeout=PATIENCE
-        )
-        assert client.returncode == 0
-        counted, _ = process.communicate(timeout=30)
-    ours, theirs = json.loads(client.stdout), json.loads(counted)
-    samples = [(when, size) for when, size in ours.pop("samples")]
+    said = soak(SEED, LOAD, SECONDS, path, VERIFIED, patience=PATIENCE)
+    ours, theirs = (json.loads(each) for each in said)
+    rows = ours.pop("samples")
+    samples = [(row["seconds"], row["resident"]) for row in rows if "resident" in row]
+    del ours["windows"], ours["closed"]
     print(
         f"\nseed {SEED}, load {LOAD}, {SECONDS:g} seconds, {path.stat().st_size >> 20} MiB of log"
     )
