@@ -12,11 +12,11 @@ from typing import Literal
 
 from .medians import Case, Figure, Medians
 from .results import Result
-from .tables import Table
+from .table import Table
 from .wording import short, times
 
 UNKNOWN = 1.5
-MAIN = ("per_s", "cpu_cores", "call_to_first_p50_ms", "to_wire_p50_ms", "p50_ms")
+MAIN = ("per_s", "call_to_first_p50_ms", "to_wire_p50_ms", "p50_ms")
 """The figure that stands for a measurement is the first of these that it has, else those below."""
 OTHERS = {
     "growth": ("file_bytes", "wal_bytes"),

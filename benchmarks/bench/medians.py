@@ -85,6 +85,7 @@ class Medians:
             one: {name: middle(values) for name, values in names.items()}
             for one, names in seen.items()
         }
+        self._cases = sorted(self._figures, key=place)
 
     def find(
         self, scenario: str, subject: str, name: str, value: int | None = None
@@ -115,7 +116,7 @@ class Medians:
 
     def cases(self) -> list[Case]:
         """All that was measured, in the plan's order."""
-        return sorted(self._figures, key=place)
+        return self._cases
 
     def durable(self, scenario: str, subject: str) -> str:
         """How the subject's database syncs, as `WAL/FULL`; "" where it did not say."""

@@ -85,7 +85,7 @@ def load(file: Path) -> Result:
 
 def kept(folder: Path = RESULTS, *, quick: bool | None = None) -> list[Result]:
     """The results that are kept, of one kind or of both, from the oldest."""
-    found = [load(file) for file in sorted(folder.glob("*.json"))]
+    found = [load(file) for file in sorted(folder.glob("[0-9]*.json"))]
     return sorted(
         (one for one in found if quick is None or one.quick == quick), key=lambda one: one.when
     )

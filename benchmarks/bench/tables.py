@@ -1,4 +1,4 @@
-"""What was measured, as tables: for a terminal, and for a page.
+"""What was measured, as tables.
 
 The one rule: a cell is text that was made here, three digits at most; a dash is what was not
 measured.
@@ -7,54 +7,15 @@ measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from .medians import Figure, Medians
 from .plan import OVER_SSE, OVER_WEBSOCKET
+from .table import Table
 from .targets import Row, verdict
 from .wording import share, short, times
 
 NONE = "-"
 KIB = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows of cells under names of columns; the first `words` columns are words, not numbers."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-    words: int = 1
-
-
-def as_text(table: Table) -> str:
-    """A table for a terminal."""
-    lines = [table.columns, *table.rows]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(table.columns))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if place < table.words else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "  ".join(padded).rstrip()
-
-    rule = "  ".join("-" * width for width in widths)
-    head = [table.title, *([table.note] if table.note else []), ""]
-    return "\n".join([*head, line(table.columns), rule, *map(line, table.rows), ""])
-
-
-def as_markdown(table: Table) -> str:
-    """A table for a page, without its title."""
-    rule = ["---" if place < table.words else "---:" for place in range(len(table.columns))]
-    lines = [table.columns, rule, *table.rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def targets(rows: Iterable[Row]) -> Table:
