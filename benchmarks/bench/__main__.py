@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,7 +141,7 @@ def _progress(scenarios: Sequence[Scenario], options: Options) -> Iterator[Run]:
         for scenario in scenarios
         for run in plan(scenario, quick=options.quick, only=options.subjects, rounds=options.rounds)
     ]
-    left = Left(planned)
+    left = Left(planned, time.monotonic)
 
     def say(text: str) -> None:
         print(f"[{left.words()}] {text}", file=sys.stderr, flush=True)
@@ -163,15 +163,16 @@ def _progress(scenarios: Sequence[Scenario], options: Options) -> Iterator[Run]:
 class Left:
     """How long the measurements that are left take, by those that are done."""
 
-    def __init__(self, planned: Sequence[Run]) -> None:
+    def __init__(self, planned: Sequence[Run], clock: Callable[[], float]) -> None:
         self._all = len(planned)
         self._left = list(planned)
         self._took: dict[str, list[float]] = {}
-        self._since = time.monotonic()
+        self._clock = clock
+        self._since = clock()
 
     def took(self, run: Run) -> None:
         """A measurement is done."""
-        now = time.monotonic()
+        now = self._clock()
         self._took.setdefault(run.scenario, []).append(now - self._since)
         self._since = now
         del self._left[:1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 
 from . import tables, targets
 from .charts import all_charts
@@ -91,7 +92,7 @@ def document(result: Result, limits: str = "") -> str:
     parts = [
         HEAD,
         "## What was to be reached\n",
-        f"{met} of {len(rows)} targets are met{_kind(result)}. {_where(result)}\n",
+        fill(f"{met} of {len(rows)} targets are met{_kind(result)}. {_where(result)}", 100) + "\n",
         as_markdown(tables.targets(rows)),
     ]
     if limits.strip():

@@ -67,7 +67,7 @@ def _usual(scenario: str, subject: str, round: int) -> dict[str, float]:
         name: value * 4 if name == "per_s" and subject.startswith("turnlog") else value
         for name, value in FIGURES[scenario].items()
     }
-    return {name: value * (1 + round / 100) for name, value in usual.items()}
+    return {name: float(f"{value * (1 + round / 100):.6g}") for name, value in usual.items()}
 
 
 def changed(scenario: str, subject: str, **figures: float) -> list[Run]:
