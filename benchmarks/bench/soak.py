@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
 from .flat import Points, Verdict, below, level, per_turn, rises, shown, slower
+from .machine import look, probe
 from .plots import Series, line_chart
 
 ROOT = Path(__file__).parents[2]
@@ -129,12 +129,12 @@ CHARTS: dict[str, tuple[str, str, tuple[tuple[str, str, str], ...]]] = {
     "wal": ("Write-ahead log", "MiB", (("samples", "wal", "WAL"),)),
     "database": ("The database grows with the turns", "MiB", (("samples", "database", "file"),)),
     "turn": (
-        "A turn that waits for nobody, from `send` to its end",
+        "A turn that waits for nobody, from the call to its end",
         "ms",
         (("windows", "turn_p50_ms", "p50"), ("windows", "turn_p99_ms", "p99")),
     ),
     "append": (
-        "One durable append, and a `send`",
+        "One durable append, and a send",
         "ms",
         (
             ("windows", "append_p50_ms", "append p50"),
@@ -197,6 +197,7 @@ def run(seconds: float, seed: str) -> Kept:
     with tempfile.TemporaryDirectory(prefix="turnlog-soak-") as folder:
         command = [sys.executable, "-m", "tests.soak.run", seed, "hour", str(seconds)]
         command += [f"{folder}/soak.db", str(LOOKED_AT)]
+        machine = look(Path(folder), (probe(Path(folder)),))
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout)
     client = found["client"]
@@ -204,11 +205,9 @@ def run(seconds: float, seed: str) -> Kept:
     return Kept(
         run={"begun": begun.isoformat(timespec="seconds"), "seconds": seconds, "seed": seed},
         machine={
-            "system": platform.platform(),
+            **asdict(machine),
             "python": platform.python_version(),
             "sqlite": sqlite3.sqlite_version,
-            "cpus": os.cpu_count(),
-            "allowed": sorted(os.sched_getaffinity(0)),
         },
         samples=_short(client.pop("samples"), until),
         windows=_short(client.pop("windows"), until),

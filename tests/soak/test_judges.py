@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from .memory import growth
 from .meter import Meter
 from .said import Said
 from .soak import Soak
-from .story import LOADS, Model, name_of, plan, token
+from .story import LOADS, Model, fork_of, name_of, plan, token
 
 Change = Callable[[list[Recorded]], list[Recorded]]
 
@@ -64,6 +65,50 @@ def test_the_provider_sees_who_asks_for_what(words: list[str], wrong: bool) -> N
     model = Model("1", LOADS["short"])
     model(asked(*words))
     assert bool(model.wrong) == wrong
+
+
+def test_the_provider_knows_who_asks_when_a_tool_was_given_up() -> None:
+    """What says that nothing is known names no turn; a stranger's output is wrong all the same."""
+    model = Model("1", LOADS["hour"])
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "Unknown."}
+    model({**asked(token(1, 7)), "instructions": name_of(1)})
+    model({"input": [output], "instructions": name_of(1)})
+    assert model.wrong == []
+    model({"input": [output], "instructions": name_of(2)})
+    assert model.wrong
+
+
+async def test_the_ledger_sees_where_a_fork_goes_on() -> None:
+    """A fork continues from the response that its source stood at, and from no other."""
+    script = [text(f"{token(1, n)}w0") for n in (1, 2)]
+    agent = turnlog.Agent("judged", model="gpt-5")
+    opening = turnlog.open(":memory:", transport=scripted(script), store=MemoryStore())
+    async with opening as log:
+        chat = await log.conversation(name_of(1), agent=agent)
+        await chat.run(f"{token(1, 1)}, please.")
+        branch = await chat.fork(fork_of(1, 2))
+        await branch.run(f"{token(1, 2)}, please.")
+        told = [followed.event async for followed in log.follow(wait=False)]
+    for log_, wrong in ((told, False), (other_parent(told), True)):
+        ledger = Ledger()
+        for one in log_:
+            ledger.take(one)
+        ledger.close()
+        assert bool(ledger.wrong) == wrong, ledger.wrong
+    assert ledger.counts["requests delta"] == 1
+
+
+def test_a_window_says_what_happened_in_it_and_forgets() -> None:
+    """How long things took, by name; the next window begins with nothing."""
+    meter = Meter(Path("soak.db"), 60.0)
+    meter.turns = 30
+    for number in range(100):
+        meter.note("append", (number + 1) / 1000)
+    meter.close_window(60.0)
+    meter.close_window(120.0)
+    first, second = (json.loads(row) for row in meter.windows)
+    assert (first["turns_per_s"], first["append_p50_ms"], first["append_p99_ms"]) == (0.5, 51, 100)
+    assert second["turns_per_s"] == 0 and "append_p50_ms" not in second
 
 
 async def recorded() -> list[Recorded]:
