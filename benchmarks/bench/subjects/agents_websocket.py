@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from agents import ModelSettings, ModelTracing, OpenAIResponsesWSModel
 from openai import AsyncOpenAI
@@ -28,9 +29,10 @@ class Agents(wire.Peer):
         deltas, first, at = 0, "", 0
         if model not in self._models:
             self._models[model] = OpenAIResponsesWSModel(model, self._client)
-        events = self._models[model].stream_response(
+        ask: Any = self._models[model].stream_response
+        events = ask(
             None,
-            context,  # type: ignore[arg-type]
+            context,
             ModelSettings(),
             [],
             None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from openai import AsyncOpenAI
 
@@ -24,8 +25,8 @@ class Sdk(wire.Peer):
     async def ask(self, model: str, context: list[Item]) -> Heard:
         """Create a response, and iterate its stream."""
         deltas, first, at = 0, "", 0
-        asking = self._client.responses.create(model=model, input=context, stream=True)  # type: ignore[arg-type]
-        async for event in await asking:
+        create: Any = self._client.responses.create
+        async for event in await create(model=model, input=context, stream=True):
             if event.type == "response.output_text.delta":
                 if not deltas:
                     at, first = time.monotonic_ns(), event.delta
