@@ -7,7 +7,7 @@ same errors come back as over a WebSocket.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -37,8 +37,11 @@ from .network import check_socks
 from .progress import Progress
 from .sse import Events
 
-Frames: TypeAlias = list[Frame]
-"""What arrived together: an await for each of its frames would cost more than reading them."""
+Frames: TypeAlias = Iterable[Frame]
+"""What arrived together: an await for each of its frames would cost more than reading them.
+
+Each is read when it is taken, so that who waits for the first one does not wait for the others.
+"""
 
 OPTIONS = frozenset({"max_frame_bytes", "max_http_connections"})
 
@@ -114,6 +117,7 @@ class HttpTransport:
             while (frames := await self._next(arriving, progress)) is not None:
                 for frame in frames:
                     self._life.check()
+                    progress.took(frame)
                     yield frame
 
     def on_late(self, tell: Callable[[Late], None]) -> None:
@@ -162,12 +166,9 @@ class HttpTransport:
         try:
             async with self._life.within(None) as move:
                 progress.wait(move)
-                frames = await anext(arriving, None)
+                return await anext(arriving, None)
         except (TimeoutError, httpx2.HTTPError) as error:
             raise progress.failed(error) from error
-        if frames is not None:
-            progress.took(frames)
-        return frames
 
     async def _exchange(self, call: _Call, progress: Progress) -> AsyncGenerator[Frames]:
         url = self._address(call.path, call.query)
@@ -222,19 +223,20 @@ class HttpTransport:
         return b"".join(parts)
 
     async def _stream(self, response: httpx2.Response) -> AsyncGenerator[Frames]:
-        events, over = Events(self._max_frame), False
+        events, reading = Events(self._max_frame), _Reading()
         async with aclosing(response.aiter_bytes()) as pieces:
-            while not over:
+            while not reading.over:
                 piece = await anext(pieces, None)
-                frames, over = _read(events.end() if piece is None else events.feed(piece))
-                if frames:
-                    yield frames
-                    if frames[-1].terminal is not None:
-                        await _drain(pieces)
-                        return
+                data = events.end() if piece is None else events.feed(piece)
+                if data:
+                    yield reading.frames(data)
+                if reading.terminal:
+                    await _drain(pieces)
+                    return
                 if events.too_large:
                     raise httpx2.SSEError(f"an event is larger than {self._max_frame} bytes")
-                over = over or piece is None
+                if piece is None:
+                    break
             # What comes behind such a stream would be taken for the answer to another request
             # (W-24).
             socket: object = response.extensions["network_stream"]
@@ -283,6 +285,26 @@ class HttpTransport:
             ) from error
 
 
+class _Reading:
+    """Frames of a stream; whether the `terminal` one, or the end of all, was among them."""
+
+    def __init__(self) -> None:
+        self.terminal = False
+        self.over = False
+
+    def frames(self, data: list[str]) -> Iterator[Frame]:
+        """The frames of some events, up to and with a terminal one."""
+        for each in data:
+            if each == wire.STREAM_END:
+                self.over = True
+                return
+            frame = wire.read(each)
+            self.terminal = frame.terminal is not None
+            yield frame
+            if self.terminal:
+                return
+
+
 def _of(response: str) -> str:
     return f"responses/{quote(response, safe='')}"
 
@@ -291,18 +313,6 @@ def _answered(call: _Call, response: httpx2.Response, body: bytes) -> Frame:
     if call.method == "DELETE" and response.is_success and not body:
         return Frame(type="response.deleted", data={}, terminal="completed")
     return wire.answer(response.status_code, response.headers, body)
-
-
-def _read(data: list[str]) -> tuple[Frames, bool]:
-    """The frames of some events, up to and with a terminal one; whether nothing follows them."""
-    frames: Frames = []
-    for each in data:
-        if each == wire.STREAM_END:
-            return frames, True
-        frames.append(wire.read(each))
-        if frames[-1].terminal is not None:
-            return frames, True
-    return frames, False
 
 
 async def _drain(pieces: AsyncIterator[bytes]) -> None:

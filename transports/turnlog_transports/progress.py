@@ -8,7 +8,7 @@ say that. All times are the event loop's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import httpcore2
 import httpx2
@@ -32,7 +32,7 @@ class Progress:
     def __init__(self, timeouts: Timeouts) -> None:
         self.heard = 0
         self._timeouts = timeouts
-        self._late = ""
+        self._late: tuple[str, float | None] = "", None
         self._sent = False
         self._over = False
         self._end: float | None = None
@@ -44,10 +44,10 @@ class Progress:
         if self.heard and not self._over:
             self._allow("no frame", self._timeouts.idle)
 
-    def took(self, frames: Sequence[Frame]) -> None:
-        """Frames came. Behind a terminal one nothing is late, and nothing is lost any more."""
-        self.heard += len(frames)
-        self._over = self._over or frames[-1].terminal is not None
+    def took(self, frame: Frame) -> None:
+        """A frame came. Behind a terminal one nothing is late, and nothing is lost any more."""
+        self.heard += 1
+        self._over = self._over or frame.terminal is not None
 
     async def note(self, event: str, about: Mapping[str, object]) -> None:
         """Take note of a step of the client (the extension `trace` of httpx2)."""
@@ -70,7 +70,9 @@ class Progress:
 
     def failed(self, error: Exception) -> TransportError:
         """What an error means, for whoever sent the request."""
-        why = self._late if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        why = str(error) or type(error).__name__
+        if isinstance(error, TimeoutError):
+            why = "{} within {} seconds".format(*self._late)
         if isinstance(error, httpx2.SSEError):
             why = f"{why.rstrip('.')}: raise the option max_frame_bytes"
         if isinstance(error, httpx2.PoolTimeout):
@@ -90,12 +92,11 @@ class Progress:
         self._allow("the request was not taken", self._timeouts.first_frame)
 
     def _allow(self, late: str, seconds: float | None) -> None:
-        ends: list[tuple[float, str]] = []
-        if seconds is not None:
-            ends.append((_now() + seconds, f"{late} within {seconds} seconds"))
-        if self._end is not None:
-            ends.append((self._end, f"no end within {self._timeouts.total} seconds"))
-        when, self._late = min(ends, default=(None, ""))
+        end = self._end
+        when = None if seconds is None else _now() + seconds
+        if end is not None and (when is None or end < when):
+            late, seconds, when = "no end", self._timeouts.total, end
+        self._late = late, seconds
         self._move(when)
 
 
