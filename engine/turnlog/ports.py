@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ssl import SSLContext
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, cast
 
 from .canonical import JsonObject
 from .fold_requests import PARENT_GONE as PARENT_GONE
 from .index import Change
+from .item import Item
+from .item import Placed as Placed
 from .record import Recorded
 from .state import Parent, State, Status
 
@@ -65,22 +67,6 @@ class Head:
     alive: bool
     mine: bool
     certain: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """One place of the context: the item in the event `item_version` of `holder`.
-
-    `holder` is the conversation whose log has the event: in a fork, it may be an ancestor.
-    """
-
-    ordinal: int
-    holder: str
-    item_version: int
-    key: str
-    item_id: str | None
-    call_id: str | None
-    response: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +180,21 @@ class Store(Protocol):
 
         The tail is part of it. `last` keeps only that many, from the end. A fork's places include
         those of its ancestors.
+        """
+        ...
+
+    async def items(
+        self,
+        conversation: str,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        version: int | None = None,
+        last: int | None = None,
+    ) -> list[Item]:
+        """The items at the places that `context` gives, in order.
+
+        Raises StoreCorrupt where the log lacks one of them.
         """
         ...
 
@@ -381,6 +382,37 @@ class Frame:
     problem: Problem | None = None
     connection: str | None = None
     lane: str | None = None
+
+
+class _FrameInTheMaking:
+    """A `Frame` until it is whole: its slots can still be set, the plain way.
+
+    What it saves, measured: 0.4 µs where the constructor of a frozen dataclass takes 1.6.
+    """
+
+    __slots__ = ("connection", "data", "lane", "problem", "terminal", "text", "type")
+
+    def __init__(
+        self: _FrameInTheMaking,
+        type: str,
+        data: JsonObject,
+        connection: str | None,
+        lane: str | None,
+    ) -> None:
+        self.type = type
+        self.data = data
+        self.text = None
+        self.terminal = None
+        self.problem = None
+        self.connection = connection
+        self.lane = lane
+        self.__class__ = _FRAME
+
+
+_FRAME = cast("type[_FrameInTheMaking]", Frame)
+
+frame_of = cast("Callable[[str, JsonObject, str | None, str | None], Frame]", _FrameInTheMaking)
+"""`frame_of(type, data, connection, lane)`: a `Frame` without text, terminal and problem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.connection import broadcast
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
@@ -24,6 +23,7 @@ from turnlog.errors import NotSent
 from turnlog.ports import Frame, Late, Timeouts
 
 from . import wire
+from .direct import DirectConnection
 from .lanes import NOT_BEGUN, Asked, Lane, Line, Place, stops_by_closing
 from .sequence import Sequencer, response_id
 from .stream import Stream
@@ -76,7 +76,7 @@ class Connection:
 
     def __init__(
         self,
-        socket: ClientConnection,
+        socket: DirectConnection,
         line: Line,
         settings: Settings,
         *,
@@ -92,6 +92,7 @@ class Connection:
         self._channels: dict[str | None, Channel] = {}
         self._only: str | None = None
         self._loop = asyncio.get_running_loop()
+        socket.hand_over(self._arrived)
 
     @property
     def open(self) -> bool:
@@ -146,11 +147,10 @@ class Connection:
         self._lose("the connection was closed")
 
     async def read(self) -> None:
-        """Read until the socket ends, and tell the lanes what became of it."""
+        """Wait until the socket ends, and tell the lanes what became of it."""
         why, refused = "the connection could not be read any more", False
         try:
-            while True:
-                self._arrived(await self.socket.recv(decode=False))
+            await self.socket.recv()  # nothing is left for it: it raises at the end
         except ConnectionClosed as error:
             why, refused = _why(error), _was_too_large(error)
         finally:
@@ -167,9 +167,12 @@ class Connection:
 
     # -- what arrives ----------------------------------------------------------------------
 
-    def _arrived(self, raw: bytes) -> None:
-        if self.over:
-            return
+    def _arrived(self, messages: list[bytes]) -> None:
+        for raw in messages:
+            if not self.over:
+                self._read(raw)
+
+    def _read(self, raw: bytes) -> None:
         frame = wire.read(raw, connection=self.line.id, lane=self._only)
         if limit_reached(frame):
             self._limited(frame, len(raw))

@@ -15,14 +15,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from itertools import islice
 
-from websockets.asyncio.client import ClientConnection
-
 from turnlog.errors import Closed, NotSent
 from turnlog.ports import PARENT_GONE, Create, Late
 from turnlog.state import Parent
 
 from . import lanes
 from .connection import Connection, Settings
+from .direct import DirectConnection
 from .lanes import Limits, Line, Place
 from .network import NO_CONNECTION_FREE
 from .stream import Stream
@@ -63,7 +62,7 @@ class Connections:
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[ClientConnection]],
+        connect: Callable[[], Awaitable[DirectConnection]],
         limits: Limits,
         settings: Settings,
         keeping: Keeping,

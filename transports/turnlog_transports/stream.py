@@ -57,7 +57,7 @@ class Stream:
 
     async def take(self) -> Frame:
         """The next frame; raises what ended the response, behind the frames that came first."""
-        while not self._frames:
+        while (frame := self.now()) is None:
             if self._error is not None:
                 raise self._error
             if self._spared:
@@ -67,6 +67,12 @@ class Stream:
                 await self._waiter
             finally:
                 self._waiter = None
+        return frame
+
+    def now(self) -> Frame | None:
+        """The next frame, where one has arrived; what came together is taken without awaiting."""
+        if not self._frames:
+            return None
         frame, size = self._frames.popleft()
         self._behind -= size
         return frame

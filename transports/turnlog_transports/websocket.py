@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.protocol import State
 
@@ -21,6 +21,7 @@ from turnlog.state import Parent
 from . import wire
 from .connection import CLOSE_TIMEOUT, Settings
 from .connections import Connections, Keeping
+from .direct import DirectConnection
 from .endpoint import Access, Life, masked
 from .lanes import limits
 
@@ -139,7 +140,7 @@ class WebSocketTransport:
             frame = await stream.take()
             while frame.terminal is None:
                 yield frame
-                frame = await stream.take()
+                frame = stream.now() or await stream.take()
             yield frame
         finally:
             self._connections.leave(stream)
@@ -152,7 +153,7 @@ class WebSocketTransport:
 
     # -- connecting ------------------------------------------------------------------------
 
-    async def _open(self) -> ClientConnection:
+    async def _open(self) -> DirectConnection:
         seconds = self._access.endpoint.timeouts.connect
         try:
             async with self._life.within(seconds):
@@ -172,7 +173,7 @@ class WebSocketTransport:
             raise NotSent("the provider closed the connection as soon as it was open")
         return socket
 
-    async def _handshake(self, headers: dict[str, str]) -> ClientConnection:
+    async def _handshake(self, headers: dict[str, str]) -> DirectConnection:
         access, ping = self._access, self._access.endpoint.timeouts.ping
         handshake = _Connect(
             access.url(scheme="ws"),
@@ -187,11 +188,14 @@ class WebSocketTransport:
             close_timeout=CLOSE_TIMEOUT,
             max_size=self._max_frame,
             max_queue=None,  # its reader never waits for anybody
+            create_connection=DirectConnection,
         )
         try:
-            return await handshake
+            socket = await handshake
         except InvalidStatus as error:
             raise _refused(error, headers, access.profile.key_header) from error
+        assert isinstance(socket, DirectConnection)
+        return socket
 
 
 class _Connect(connect):
