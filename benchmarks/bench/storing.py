@@ -12,14 +12,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, closing, contextmanager
-from functools import partial
 from pathlib import Path
 
 from .subject import Given, Item, Measured, latency, span, turn_items
 
 FILE = "log.db"
 WARM = 3
-"""How many turns go before those that are measured, into each conversation."""
+"""How many turns go before those that are measured; one each where there are many."""
 EACH = 4
 """How many items a turn has."""
 LAST = 50
@@ -83,11 +82,10 @@ def flat(turns: Iterable[Sequence[Item]]) -> list[Item]:
     return [item for items in turns for item in items]
 
 
-async def _warm(store: Store, conversations: int = 1) -> int:
+async def _warm(store: Store) -> int:
     for items in made(0, WARM):
-        for conversation in range(conversations):
-            await store.add(conversation, items)
-    return WARM * EACH * conversations
+        await store.add(0, items)
+    return WARM * EACH
 
 
 async def _check(store: Store, wanted: int) -> None:
@@ -129,14 +127,14 @@ async def many(open: Open, given: Given) -> Measured:
     """Append turns to conversations at once, a caller for each."""
     count = given.number("conversations")
     each = max(1, given.number("turns") // count)
-    wanted = made(WARM, each)
+    wanted = made(1, each)
     took: list[float] = []
     async with open(given.folder / FILE, count) as store:
-        before = await _warm(store, count)
+        await _in_turn(store, count, made(0, 1), [])
         run = _in_turn if store.one_by_one else _at_once
         with span() as found:
             await run(store, count, wanted, took)
-        await _check(store, before + count * each * EACH)
+        await _check(store, count * (1 + each) * EACH)
     return Measured({**found.rate(count * each), **latency(took)}, store.facts)
 
 
@@ -271,12 +269,3 @@ async def timed(what: Callable[[], Awaitable[object]], times: int) -> list[float
             await what()
             took.append(time.perf_counter() - begun)
     return took[WARM:]
-
-
-Scenario = Callable[[Given], Awaitable[Measured]]
-
-
-def scenarios(open: Open) -> dict[str, Scenario]:
-    """All of them for a subject, by name; a subject takes those that it takes part in."""
-    functions = (turns, items, many, length, growth, last, load)
-    return {function.__name__: partial(function, open) for function in functions}

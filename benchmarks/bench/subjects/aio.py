@@ -7,14 +7,15 @@ import random
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aiosqlite
 import orjson
 
-from bench.storing import FILE, Store, named_modes, scenarios, timed
-from bench.subject import Given, Item, Measured, latency, versions
-
+from .. import storing
+from ..storing import FILE, Store, named_modes, timed
+from ..subject import Given, Item, Measured, latency, versions
 from .raw_sqlite import ALL, INSERT, NEWEST, TABLE, Versions, name
 
 HEAD = "SELECT head FROM heads WHERE conversation = ?"
@@ -74,7 +75,10 @@ async def opened(path: Path, conversations: int) -> AsyncGenerator[Store]:
         yield Aio(path, file, conversations, await facts_of(file))
 
 
-globals().update(scenarios(opened))
+turns = partial(storing.turns, opened)
+items = partial(storing.items, opened)
+many = partial(storing.many, opened)
+last = partial(storing.last, opened)
 
 
 async def opening(given: Given) -> Measured:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Column, Integer, MetaData, Table, Text, event, insert
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from bench.storing import Store, named_modes, scenarios
-from bench.subject import Item, versions
-
+from .. import storing
+from ..storing import Store, named_modes
+from ..subject import Item, versions
 from .raw_sqlite import Versions
 
 METADATA = MetaData()
@@ -74,4 +75,6 @@ async def facts_of(engine: AsyncEngine) -> dict[str, str]:
     return found | {"sqlite": sqlite3.sqlite_version}
 
 
-globals().update(scenarios(opened))
+turns = partial(storing.turns, opened)
+items = partial(storing.items, opened)
+many = partial(storing.many, opened)

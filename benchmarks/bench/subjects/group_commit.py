@@ -6,13 +6,14 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from bench.storing import Store, modes, scenarios
-from bench.subject import Item
-
+from .. import storing
+from ..storing import Store, modes
+from ..subject import Item
 from .raw_sqlite import INSERT, Versions, connect
 
 Rows = list[tuple[str, int, str]]
@@ -87,4 +88,6 @@ async def opened(path: Path, conversations: int) -> AsyncGenerator[Store]:
             await store.stop()
 
 
-globals().update(scenarios(opened))
+turns = partial(storing.turns, opened)
+items = partial(storing.items, opened)
+many = partial(storing.many, opened)

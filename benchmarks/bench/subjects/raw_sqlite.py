@@ -6,12 +6,14 @@ import json
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 
 import orjson
 
-from bench.storing import Store, modes, scenarios
-from bench.subject import Item, versions
+from .. import storing
+from ..storing import Store, modes
+from ..subject import Item, versions
 
 TABLE = (
     "CREATE TABLE events (conversation TEXT NOT NULL, version INTEGER NOT NULL,"
@@ -79,4 +81,9 @@ async def opened(path: Path, conversations: int) -> AsyncGenerator[Store]:
         yield RawSqlite(path, file, conversations)
 
 
-globals().update(scenarios(opened))
+turns = partial(storing.turns, opened)
+items = partial(storing.items, opened)
+many = partial(storing.many, opened)
+length = partial(storing.length, opened)
+growth = partial(storing.growth, opened)
+load = partial(storing.load, opened)
