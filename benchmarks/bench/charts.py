@@ -36,7 +36,9 @@ def all_charts(found: Medians) -> list[Chart]:
         _lines(
             found, "length", "written", "Written for one more append", "KiB", "written_bytes", KIB
         ),
-        _lines(found, "opening", "opening", "Opening a conversation", "ms, p50", "p50_ms"),
+        _lines(
+            found, "opening", "opening", "Opening a conversation", "ms, p50", "p50_ms", log=False
+        ),
         _deltas(found),
     ]
     return [chart for chart in made if chart is not None]
@@ -67,8 +69,17 @@ def _bars(found: Medians, scenario: str, names: Iterable[str], value: int | None
 
 
 def _lines(
-    found: Medians, scenario: str, name: str, title: str, y_label: str, figure: str, unit: int = 1
+    found: Medians,
+    scenario: str,
+    name: str,
+    title: str,
+    y_label: str,
+    figure: str,
+    unit: int = 1,
+    *,
+    log: bool = True,
 ) -> Chart | None:
+    """A figure over the length of a conversation; it is linear where all are about the same."""
     series: list[Series] = []
     for subject in found.subjects(scenario):
         seen = [
@@ -82,5 +93,5 @@ def _lines(
         return None
     # What is strong is drawn last, and so above the others.
     series.sort(key=lambda one: one.strong)
-    svg = line_chart(title, "items in the conversation", y_label, series, log_x=True, log_y=True)
+    svg = line_chart(title, "items in the conversation", y_label, series, log_x=True, log_y=log)
     return Chart(name, title, svg)

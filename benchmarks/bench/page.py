@@ -1,11 +1,12 @@
 """docs/performance.md, and its charts, from a kept result.
 
-The one rule: every number on the page comes from the result; the words around it are here, but for
-those about a target that is not met, which are in benchmarks/limits.md.
+The one rule: every number on the page comes from the result, or from that of the soak; the words
+around it are here, but for those about a target that is not met, which are in benchmarks/limits.md.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
@@ -13,13 +14,17 @@ from textwrap import fill
 from . import tables, targets
 from .charts import all_charts
 from .medians import Medians, middle
-from .results import BENCHMARKS, Result, failures
+from .results import BENCHMARKS, RESULTS, Result, failures
+from .soak import CHARTS as SOAKED
+from .soak import Kept, judge
 from .table import Table, as_markdown
 from .wording import short
 
 PAGE = BENCHMARKS.parent / "docs" / "performance.md"
 CHARTS = "performance"
 LIMITS = BENCHMARKS / "limits.md"
+SOAK = RESULTS / "soak-3600s.json"
+"""What `bench.soak` keeps of an hour; it draws the charts of it too."""
 
 HEAD = """\
 # How fast, and how flat
@@ -84,7 +89,16 @@ and writes this page; without it a run is only shown, beside the last that was k
 """
 
 
-def document(result: Result, limits: str = "") -> str:
+HOUR = """\
+## And for an hour
+
+`make soak-long`: a thousand conversations talk for an hour to a provider that fails, cuts, rotates
+and stalls, and the log is closed and opened again on the way. What could grow is looked at all the
+time, and judged by how it changes from the beginning to the end.
+"""
+
+
+def document(result: Result, limits: str = "", soak: Kept | None = None) -> str:
     """The page of a result; `limits` is what stands under targets that are not met."""
     found = Medians(result.runs)
     rows = targets.rows(found, result.machine)
@@ -102,6 +116,8 @@ def document(result: Result, limits: str = "") -> str:
     parts.append("## Tables\n")
     for table in tables.all_tables(found):
         parts += _section(table)
+    if soak is not None:
+        parts += _hour(soak)
     parts += [BEHIND, *_measured_on(result), AGAIN]
     return "\n".join(parts)
 
@@ -109,10 +125,11 @@ def document(result: Result, limits: str = "") -> str:
 def files(result: Result, page: Path = PAGE, limits: Path = LIMITS) -> dict[Path, str]:
     """The page and its charts, by their paths."""
     said = limits.read_text(encoding="utf-8") if limits.exists() else ""
+    soak: Kept | None = json.loads(SOAK.read_text(encoding="utf-8")) if SOAK.exists() else None
     charts = all_charts(Medians(result.runs))
     folder = page.parent / CHARTS
     return {
-        page: document(result, said),
+        page: document(result, said, soak),
         **{folder / f"{chart.name}.svg": chart.svg for chart in charts},
     }
 
@@ -146,6 +163,15 @@ def _section(table: Table) -> Iterator[str]:
     if table.note:
         yield f"{table.note}\n"
     yield as_markdown(table)
+
+
+def _hour(soak: Kept) -> Iterator[str]:
+    yield HOUR
+    judged = tuple(
+        (one.name, one.verdict.word, one.verdict.found, one.verdict.bound) for one in judge(soak)
+    )
+    yield as_markdown(Table("", ("what", "", "found", "allowed"), judged, words=4))
+    yield from (f"![{title}]({CHARTS}/soak-{name}.svg)\n" for name, (title, *_) in SOAKED.items())
 
 
 def _measured_on(result: Result) -> Iterator[str]:

@@ -100,7 +100,7 @@ def _rate(found: Medians, scenario: str, name: str, value: int | None = None) ->
         _number(rate),
         _ratio(rate, found.find(scenario, "raw sqlite3", "per_s", value)),
         _number(found.find(scenario, name, "cpu_us", value)),
-        share(rate.spread) if rate else NONE,
+        _spread(rate),
     )
 
 
@@ -250,7 +250,7 @@ def rest(found: Medians) -> Table:
     return Table(
         "Memory, differences, starting",
         ("", "turnlog", "spread"),
-        tuple((what, _number(one), share(one.spread)) for what, one in figures if one),
+        tuple((what, _number(one), _spread(one)) for what, one in figures if one),
     )
 
 
@@ -263,5 +263,9 @@ def _ratio(figure: Figure | None, other: Figure | None) -> str:
 
 
 def _widest(figures: Iterable[Figure | None]) -> str:
-    spreads = [one.spread for one in figures if one]
-    return share(max(spreads)) if spreads else NONE
+    return _spread(max((one for one in figures if one), key=lambda one: one.spread, default=None))
+
+
+def _spread(figure: Figure | None) -> str:
+    """How far rounds are apart; one alone does not say."""
+    return share(figure.spread) if figure and figure.rounds > 1 else NONE

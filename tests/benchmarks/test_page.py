@@ -11,6 +11,7 @@ from bench import page, results, tables
 from bench.compare import changes
 from bench.compare import table as comparison
 from bench.runner import Run
+from bench.soak import Kept
 from bench.table import Table, as_markdown, as_text
 from bench.targets import rows
 from bench.wording import share, short, times
@@ -169,6 +170,20 @@ def test_the_page_tells_limits_failures_and_what_kind_of_run_it_was() -> None:
     assert "0 of 18 targets are met (of a quick run, which is not the measure; of a part of" in text
     assert "## Where a target is not met\n\nDisks sync.\n" in text
     assert "| turns | langgraph | no \\| wheel |" in text
+
+
+def test_the_page_tells_of_an_hour_where_there_was_one() -> None:
+    samples = [
+        {"seconds": at, "resident": 100.0, "database": at, "turns": at}
+        for at in map(float, range(0, 3600, 15))
+    ]
+    soak = Kept(run={}, machine={}, client={}, provider={}, samples=samples, windows=[], closed=[])
+
+    text = page.document(result(), "", soak)
+
+    assert "## And for an hour" in text and "## And for an hour" not in page.document(result())
+    assert "| resident memory, MiB | flat |" in text
+    assert "(performance/soak-memory.svg)" in text
 
 
 def test_a_page_is_written_with_its_charts(tmp_path: Path) -> None:
