@@ -137,6 +137,25 @@ async def test_a_stream_may_arrive_all_at_once() -> None:
     assert len(await types(stream(b"".join((*WHOLE, *behind))))) == len(WHOLE)
 
 
+async def test_the_first_text_of_many_is_seen_before_the_rest_is_read() -> None:
+    seen: list[str] = []
+    said = asyncio.Event()
+
+    async def watch() -> int:
+        await said.wait()
+        return len(seen)
+
+    rest = [event(delta("b")), event(delta("c")), WHOLE[2]]
+    async with serving(stream(b"".join((*WHOLE[:2], *rest)))) as (transport, _):
+        watching = asyncio.create_task(watch())
+        async for frame in transport.send(create()):
+            seen.append(frame.type)
+            if frame.type.endswith(".delta"):
+                said.set()
+        assert await watching == 2
+    assert len(seen) == 5
+
+
 async def test_a_stream_may_end_with_the_line_of_its_last_frame() -> None:
     """A return at the very end is the end of the event: a line feed might have come behind it."""
     last = WHOLE[2].rstrip(b"\n") + b"\n\r"
