@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
+from xml.etree import ElementTree
 
 import pytest
 
 from bench.flat import Points, behind, below, level, per_turn, rise, rises, shown, slower
+from bench.soak import CHARTS, Kept, draw, judge, keep, whole
 
 
 def over_time(
@@ -101,3 +105,62 @@ def test_parts_of_the_time_do_not_overlap() -> None:
     points = over_time(an_hour(0.0))
     quarters = [behind(points, share, share + 0.25) for share in (0.0, 0.25, 0.5, 0.75)]
     assert [one for quarter in quarters for one in quarter] == points
+
+
+def an_hour_of(*, leak: float = 0.0) -> Kept:
+    """What would be kept of an hour in which only memory may grow, by so many MiB."""
+    held = {"heap": 30.0, "blocks": 4e5, "files": 30.0, "tasks": 1100.0, "threads": 5.0, "wal": 4.0}
+    took = {"turn": 20.0, "send": 6.0, "append": 3.0}
+    samples = [
+        {**held, "seconds": at, "resident": 90 + leak * at / 3600, "turns": 20 * at}
+        | {"database": at * 0.17, "under_way": 40.0}
+        for at in (15.0 * number for number in range(1, 241))
+    ]
+    windows = [
+        {"seconds": at, "cpu_ms": 20.0, "turns_per_s": 20.0}
+        | {f"{name}_{share}_ms": value for name, value in took.items() for share in ("p50", "p99")}
+        for at in (60.0 * number for number in range(1, 61))
+    ]
+    closed = [
+        {"seconds": 300.0 * n, "files": 6.0, "threads": 1.0, "tasks": 1003.0} for n in range(12)
+    ]
+    nothing = {
+        name: list[str]() for name in ("wrong", "wrong_in_log", "tasks_left", "sockets_left")
+    }
+    return Kept(
+        run={"seconds": 3600.0},
+        machine={},
+        client={**nothing},
+        provider={"wrong": [], "connections_left": 0},
+        samples=samples,
+        windows=windows,
+        closed=closed,
+    )
+
+
+@pytest.mark.parametrize(("leak", "grown"), [(0.0, []), (9.0, ["resident memory, MiB"])])
+def test_an_hour_is_judged(leak: float, grown: list[str]) -> None:
+    """Where nothing grows, everything is flat; a leak is named, and nothing else."""
+    judged = judge(an_hour_of(leak=leak))
+    assert [one.name for one in judged if one.verdict.word == "grows"] == grown
+    assert [one.name for one in judged if one.verdict.word == "unclear"] == []
+
+
+def test_what_was_wrong_is_not_overlooked() -> None:
+    """A run in which something was wrong, or left, does not pass."""
+    kept = an_hour_of()
+    assert whole(kept)
+    kept["client"]["sockets_left"] = ["socket:[1]"]
+    assert not whole(kept)
+
+
+def test_what_is_kept_can_be_judged_and_drawn_again(tmp_path: Path) -> None:
+    """The same comes back, and every chart is one."""
+    kept = an_hour_of()
+    keep(kept, tmp_path / "results" / "soak.json")
+    again: Kept = json.loads((tmp_path / "results" / "soak.json").read_text())
+    assert again == kept
+    draw(again, tmp_path / "plots")
+    charts = sorted((tmp_path / "plots").iterdir())
+    assert len(charts) == len(CHARTS) + 1
+    assert all(ElementTree.parse(chart).getroot().tag.endswith("svg") for chart in charts)

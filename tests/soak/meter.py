@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .memory import files, resident
+from .memory import files, heap, resident
 
 Row = dict[str, float]
 
@@ -112,7 +112,7 @@ class Meter:
             "turns": self.turns,
             "under_way": self.under_way,
         }
-        for name, value in (("resident", resident()), ("files", files())):
+        for name, value in (("resident", resident()), ("heap", heap()), ("files", files())):
             if value is not None:
                 one[name] = value
         return one

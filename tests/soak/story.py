@@ -119,6 +119,14 @@ class Load:
             return 12.0
         return 900.0 if conversation % 5 == 3 else self.rest
 
+    def loses(self, conversation: int) -> bool:
+        """Whether its chain is lost now and then, and all of it sent again.
+
+        Not where a conversation talks all the time: its full request would be larger each time,
+        and what it takes for a moment would look like something that grows.
+        """
+        return self.rests(conversation) >= self.rest
+
     def stores(self, conversation: int) -> bool:
         """Whether its responses are stored; those that are not are asked for in full, as a rule."""
         return conversation % 10 != 7 if self.habits else conversation % 2 == 0
@@ -222,7 +230,7 @@ class Model:
         delay = pace(self.seed, self.load, conversation, turn)
         draw = Random(f"{self.seed} {conversation} {turn} {stage} {tried}")
         fault = _fault(draw, self.load.faults) if tried < 3 else None
-        if fault == "lost" and not chained:
+        if fault == "lost" and not (chained and self.load.loses(conversation)):
             fault = None
         if fault is not None:
             self.counts[fault] += 1
