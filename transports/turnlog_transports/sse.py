@@ -62,23 +62,24 @@ class Events:
 
     def _lines(self, lines: list[str]) -> list[str]:
         found: list[str] = []
+        data, size = self._data, self._size
         for line in lines:
             if not line:
-                if data := "\n".join(self._data):
-                    found.append(data)
-                self._data, self._size = [], 0
-                continue
-            if line.startswith(":"):
-                continue
-            self._size += _size(line)
-            if self._size > self._limit:
-                self.too_large = True
-                break
-            if line.startswith("data:"):
-                self._data.append(line[6:] if line.startswith(" ", 5) else line[5:])
-            elif line == "data":
-                self._data.append("")
-        return found
+                if data:
+                    found.append(data[0] if len(data) == 1 else "\n".join(data))
+                    data = []
+                size = 0
+            elif not line.startswith(":"):
+                size += len(line) if line.isascii() else _size(line)
+                if size > self._limit:
+                    self.too_large = True
+                    break
+                if line.startswith("data:"):
+                    data.append(line[6:] if line.startswith(" ", 5) else line[5:])
+                elif line == "data":
+                    data.append("")
+        self._data, self._size = data, size
+        return list(filter(None, found))
 
 
 def _size(text: str) -> int:
