@@ -17,16 +17,17 @@ TRACE = ("strace", "-f", "-y", "-s", "16", "-e", "trace=fsync,fdatasync,write,pw
 
 # `123 pwrite64(5</tmp/a.db-wal>, "..."..., 24, 32 <unfinished ...>`: descriptor, path, arguments.
 _CALL = re.compile(r"^\d+\s+(\w+)\(\d+<([^>]*)>(.*)$")
-_WRITTEN = re.compile(r'^, "(?:\\.|[^"\\])*"(?:\.\.\.)?, (\d+)')
-_FILES = (
-    ("wal_written_bytes", ("-wal",)),
-    ("journal_written_bytes", ("-journal",)),
-    ("file_written_bytes", (".db", ".sqlite", ".sqlite3")),
-)
+_WRITTEN = re.compile(r'^(?:\(deleted\))?, "(?:\\.|[^"\\])*"(?:\.\.\.)?, (\d+)')
+_FILES = {
+    "wal_written_bytes": re.compile(r"-wal$"),
+    "journal_written_bytes": re.compile(r"-journal$"),
+    "file_written_bytes": re.compile(r"\.(db|sqlite3?)$"),
+    "temporary_written_bytes": re.compile(r"^etilqs_"),  # what SQLite names its temporary files
+}
 
 
 def count(lines: Iterable[str], turns: int) -> dict[str, float]:
-    """Figures for each turn: `fsyncs`, and bytes written to a database and to its journals."""
+    """Figures for each turn: `fsyncs`, and bytes written to each kind of a database's files."""
     found: Counter[str] = Counter()
     inside = False
     for line in lines:
@@ -40,13 +41,12 @@ def count(lines: Iterable[str], turns: int) -> dict[str, float]:
             inside = (inside or BEGINS.decode() in rest) and ENDS.decode() not in rest
         elif inside:
             found[_kind(path)] += _length(rest)
-    wanted = ("fsyncs", *(kind for kind, _ in _FILES))
-    return {name: found[name] / turns for name in wanted}
+    return {name: found[name] / turns for name in ("fsyncs", *_FILES)}
 
 
 def _kind(path: str) -> str:
     file = PurePath(path).name
-    return next((kind for kind, ends in _FILES if file.endswith(ends)), "")
+    return next((kind for kind, named in _FILES.items() if named.search(file)), "")
 
 
 def _length(rest: str) -> int:

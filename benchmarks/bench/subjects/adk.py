@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from sqlalchemy.exc import OperationalError
 
 from .. import storing
 from ..storing import Store, named_modes
-from ..subject import Item, versions
+from ..subject import Given, Item, Measured, versions
 
 APP, USER = "bench", "user"
+MOST_AT_ONCE = 500
 
 
 def event_of(item: Item) -> Event:
@@ -120,7 +122,16 @@ async def facts_of(service: DatabaseSessionService) -> dict[str, str]:
 
 turns = partial(storing.turns, opened)
 items = partial(storing.items, opened)
-many = partial(storing.many, opened)
 length = partial(storing.length, opened)
 last = partial(storing.last, opened)
 load = partial(storing.load, opened)
+
+
+async def many(given: Given) -> Measured:
+    """As with the others, but fewer turns: each takes tens of milliseconds."""
+    fewer = min(given.number("turns"), MOST_AT_ONCE)
+    found = await storing.many(
+        opened, replace(given, parameters={**given.parameters, "turns": fewer})
+    )
+    found.facts["turns"] = str(fewer)
+    return found
