@@ -182,11 +182,11 @@ def among(found: Medians, _: Machine) -> Checks:
 
 
 def idle(found: Medians, _: Machine) -> Checks:
-    """What an idle conversation holds."""
+    """What an idle conversation holds, as the system sees it and as Python does."""
     each = found.get("idle", OURS, "each_bytes")
-    traced = found.find("idle", OURS, "each_traced_bytes")
-    beside = f" ({short(traced.median)} of them Python's)" if traced else ""
-    yield _at_most(each, 1024, f"{short(each.median)} bytes each{beside}")
+    yield _at_most(each, 1024, f"{short(each.median)} bytes of resident memory each")
+    traced = found.get("idle", OURS, "each_traced_bytes")
+    yield _at_most(traced, 1024, f"{short(traced.median)} bytes that Python allocated")
     held = found.get("idle", OURS, "held_items")
     yield _at_most(held, 0, f"{short(held.median)} items held")
 

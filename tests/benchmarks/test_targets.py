@@ -41,6 +41,7 @@ def test_nothing_is_judged_where_nothing_was_measured() -> None:
         ("opening", "turnlog", {"p50_ms": 0.3}),
         ("reading", "turnlog", {"p50_ms": 50}),
         ("idle", "turnlog", {"each_bytes": 1100}),
+        ("idle", "turnlog", {"each_traced_bytes": 1100}),
         ("idle", "turnlog", {"held_items": 1}),
         ("over_websocket", "turnlog WebSocket", {"per_s": 40_000}),
         ("over_websocket", "livekit WebSocket", {"per_s": 900_000}),
