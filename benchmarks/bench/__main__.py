@@ -112,6 +112,7 @@ def _newest() -> Result:
 
 def _measured(options: Options) -> Result:
     scenarios = [one for one in SCENARIOS if not options.only or one.name in options.only]
+    options.folder = options.folder.resolve()
     options.folder.mkdir(parents=True, exist_ok=True)
     sync = [machine.probe(options.folder)]
     runs: list[Run] = []
