@@ -111,7 +111,8 @@ class Ledger:
             book.attempt = None
         if isinstance(event, ev.ResponseCompleted):
             book.parent = event.response
-        if isinstance(event, ENDINGS):
+        carried = one.conversation != origin(one.conversation) and book.turn is None
+        if isinstance(event, ENDINGS) and not carried:
             before = book.calls.pop(event.call, None)
             self._check(one, before is not None, "ends no open call")
             ran = not isinstance(event, ev.CallAnswered) or before == "call.started"

@@ -79,13 +79,24 @@ def test_the_provider_knows_who_asks_when_a_tool_was_given_up() -> None:
 
 
 async def test_the_ledger_sees_where_a_fork_goes_on() -> None:
-    """A fork continues from the response that its source stood at, and from no other."""
-    script = [text(f"{token(1, n)}w0") for n in (1, 2)]
-    agent = turnlog.Agent("judged", model="gpt-5")
+    """A fork continues from the response that its source stood at, and from no other.
+
+    What no request has taken so far goes along; here that is the output of an abandoned call.
+    """
+
+    async def note(token: str, n: int) -> str:
+        await asyncio.Event().wait()
+        return token
+
+    script = [call("note", token=token(1, 1), n=0), text(f"{token(1, 2)}w0")]
+    agent = turnlog.Agent("judged", model="gpt-5", tools=[note])
     opening = turnlog.open(":memory:", transport=scripted(script), store=MemoryStore())
     async with opening as log:
         chat = await log.conversation(name_of(1), agent=agent)
-        await chat.run(f"{token(1, 1)}, please.")
+        turn = await chat.send(f"{token(1, 1)}, please.")
+        async for update in turn:
+            if update.type == "call.started":
+                await turn.cancel()
         branch = await chat.fork(fork_of(1, 2))
         await branch.run(f"{token(1, 2)}, please.")
         told = [followed.event async for followed in log.follow(wait=False)]
