@@ -17,6 +17,7 @@ BENCHMARKS = Path(__file__).resolve().parent.parent
 REQUIREMENTS = BENCHMARKS / "requirements"
 ROOT = BENCHMARKS.parent / ".bench"
 _STAMP = "requirements.txt"
+_WRONG = ("error", "\N{MULTIPLICATION SIGN}")
 
 
 class Unavailable(Exception):
@@ -90,9 +91,8 @@ def _run(name: str, command: Sequence[str]) -> None:
 
 
 def _reason(said: str) -> str:
-    """The line of an installer's words that says what is wrong."""
+    """The line of an installer's words that says what is wrong, and the next, which says why."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    errors = [
-        line for line in lines if line.lower().startswith(("error", "\N{MULTIPLICATION SIGN}"))
-    ]
-    return (errors or lines or ["it said nothing"])[-1]
+    wrong = [place for place, line in enumerate(lines) if line.lower().startswith(_WRONG)]
+    place = wrong[-1] if wrong else -1
+    return " ".join(lines[place:][:2]) or "it said nothing"

@@ -21,11 +21,13 @@ from typing import Any
 
 from .calls import TRACE, count
 from .environments import BENCHMARKS, ROOT, Unavailable, interpreter
+from .machine import file_system
 from .plan import SUBJECTS, Scenario, Subject
 
 CPU = 0
 TIMEOUT = 900.0
 WORK = ROOT / "work"
+IN_MEMORY = ("tmpfs", "ramfs")
 Say = Callable[[str], None]
 
 
@@ -72,7 +74,7 @@ def run_all(
     are made in `folder`, which should be on a disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if in_memory(folder):
+    if file_system(folder) in IN_MEMORY:
         say(f"{folder} is in memory: what is synced there is not written to a disk")
     with ExitStack() as stack:
         bench = _Bench(folder, timeout, say, stack)
@@ -138,7 +140,7 @@ class _Bench:
             url = {"url": self._provider(run.pinned)} if scenario.provider else {}
             os.sync()
             with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as own:
-                return _measure(run, SUBJECTS[run.subject], python, url, Path(own), self.timeout)
+                return measured(run, SUBJECTS[run.subject], python, url, Path(own), self.timeout)
         except Unavailable as problem:
             return replace(run, failure=str(problem))
 
@@ -174,7 +176,7 @@ def _provider(pinned: bool) -> Generator[str]:
             server.terminate()
 
 
-def _measure(
+def measured(
     run: Run,
     subject: Subject,
     python: Path,
@@ -182,6 +184,7 @@ def _measure(
     own: Path,
     timeout: float,
 ) -> Run:
+    """A measurement in a process of its own, in an empty directory; a failure is part of it."""
     files, trace = own / "files", own / "calls"
     files.mkdir()
     tracer = [*TRACE, str(trace)] if run.counted else []
@@ -242,16 +245,3 @@ def _pin(pinned: bool) -> Sequence[str]:
 
 def _variables() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
-
-
-def in_memory(folder: Path, mounts: Path = Path("/proc/mounts")) -> bool:
-    """Whether a folder is on a file system that is not on a disk."""
-    if not mounts.exists():
-        return False
-    kinds: dict[Path, str] = {}
-    for line in mounts.read_text().splitlines():
-        _, point, kind, *_ = line.split()
-        kinds[Path(point)] = kind
-    place = folder.resolve()
-    nearest = next((kinds[one] for one in (place, *place.parents) if one in kinds), "")
-    return nearest in ("tmpfs", "ramfs")
