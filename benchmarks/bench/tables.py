@@ -111,8 +111,9 @@ def written(found: Medians) -> Table:
         ("wal_written_bytes", KIB),
         ("journal_written_bytes", KIB),
         ("file_written_bytes", KIB),
+        ("temporary_written_bytes", KIB),
     )
-    columns = ("fsyncs", "WAL KiB", "journal KiB", "file KiB")
+    columns = ("fsyncs", "WAL KiB", "journal KiB", "file KiB", "temporary KiB")
     return Table(
         "Synced and written for a turn: in one append | item by item",
         ("", *columns, *columns),
