@@ -6,12 +6,13 @@ The one rule: the log has the items; the index only says where. Reads only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from . import events as ev
-from .canonical import JsonObject, text
+from .canonical import JsonObject
 from .errors import NotFound, StoreCorrupt
-from .items import output_text, type_of
+from .item import Item as Item
+from .item import body_of as body_of
+from .item import by_holder, gathered
 from .ports import Placed, Store, TurnRow
 from .record import Recorded
 from .state import State, branch, replay, start
@@ -20,73 +21,13 @@ PAGE = 500
 """How many events one read brings at the most: a long read holds no transaction open."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """One entry of a context: the provider's JSON, and turnlog's own key for it."""
-
-    key: str
-    ordinal: int
-    raw: JsonObject
-    response: str | None = None
-
-    @property
-    def type(self) -> str:
-        """The provider's type of the item."""
-        return type_of(self.raw)
-
-    @property
-    def id(self) -> str | None:
-        """The provider's id, where it has one."""
-        return text(self.raw, "id")
-
-    @property
-    def role(self) -> str | None:
-        """Who said it, for a message."""
-        return text(self.raw, "role")
-
-    @property
-    def text(self) -> str:
-        """What a message says; empty for any other item."""
-        return output_text(self.raw)
-
-
-def body_of(event: ev.Event) -> JsonObject:
-    """The item that an event holds; raises StoreCorrupt where it holds none."""
-    match event:
-        case (
-            ev.ItemAdded()
-            | ev.ItemEdited()
-            | ev.OutputRecorded()
-            | ev.CallAnswered()
-            | ev.CallRejected()
-            | ev.CallAbandoned()
-        ):
-            return event.item
-        case _:
-            raise StoreCorrupt(f"a {type(event).__name__} holds no item: run `turnlog verify`")
-
-
 async def load(store: Store, places: Sequence[Placed]) -> list[Item]:
-    """The items at these places, in order; one read for each conversation that holds some."""
-    wanted: dict[str, list[int]] = {}
-    for place in places:
-        wanted.setdefault(place.holder, []).append(place.item_version)
-    found: dict[tuple[str, int], JsonObject] = {}
-    for holder, versions in wanted.items():
-        for start_ in range(0, len(versions), PAGE):
-            for one in await store.pick(holder, versions[start_ : start_ + PAGE]):
-                found[holder, one.version] = body_of(one.event)
-    return [_item(place, found) for place in places]
-
-
-def _item(place: Placed, found: dict[tuple[str, int], JsonObject]) -> Item:
-    raw = found.get((place.holder, place.item_version))
-    if raw is None:
-        raise StoreCorrupt(
-            f"conversation {place.holder!r} lacks version {place.item_version}:"
-            " run `turnlog verify`"
-        )
-    return Item(key=place.key, ordinal=place.ordinal, raw=raw, response=place.response)
+    """The items at a few places that were found; `store.items` reads a range of them."""
+    found: dict[tuple[str, int], ev.Event] = {}
+    for holder, versions in by_holder(places).items():
+        for one in await store.pick(holder, versions):
+            found[holder, one.version] = one.event
+    return gathered(places, found)
 
 
 async def requested(
@@ -97,8 +38,8 @@ async def requested(
     drafted = {one.version: one for one in fresh}
     for range_ in ranges:
         if range_.of == "context":
-            places = await store.context(state.id, start=range_.start, stop=range_.stop)
-            items += [item.raw for item in await load(store, places)]
+            found = await store.items(state.id, start=range_.start, stop=range_.stop)
+            items += [item.raw for item in found]
             continue
         versions = range(range_.start, range_.stop)
         stored = [version for version in versions if version not in drafted]

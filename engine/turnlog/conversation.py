@@ -114,10 +114,7 @@ class View:
 
     async def items(self, *, last: int | None = None) -> list[Item]:
         """The context as it was, in order; the tail is part of it."""
-        places = await self._engine.store.context(
-            self.conversation, version=self.version, last=last
-        )
-        return await load(self._engine.store, places)
+        return await self._engine.store.items(self.conversation, version=self.version, last=last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,8 +325,7 @@ class Conversation:
 
     async def items(self, *, last: int | None = None) -> list[Item]:
         """The context that the model is given, in order; what is not sent so far is part of it."""
-        places = await self._engine.store.context(self.id, last=last)
-        return await load(self._engine.store, places)
+        return await self._engine.store.items(self.id, last=last)
 
     async def turns(self, *, last: int = 20) -> list[TurnRow]:
         """The latest turns, in order, without what was said in them (see `turn`)."""

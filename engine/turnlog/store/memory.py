@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 
 from ..errors import Closed, NotSupported
+from ..item import Item, by_holder, gathered
 from ..ports import Append, Appended, CallRow, ConversationRow, Finding, Head, Placed, TurnRow
 from ..record import Recorded
 from ..state import Status
@@ -132,6 +133,26 @@ class MemoryStore:
                 if placed is not None:
                     found.append(placed)
             return found[::-1]
+
+    async def items(
+        self,
+        conversation: str,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        version: int | None = None,
+        last: int | None = None,
+    ) -> list[Item]:
+        """The items that stand in a range at a version (`ports.Store.items`)."""
+        places = await self.context(
+            conversation, start=start, stop=stop, version=version, last=last
+        )
+        found = {
+            (holder, version): self._events(holder)[version - 1].event
+            for holder, versions in by_holder(places).items()
+            for version in versions
+        }
+        return gathered(places, found)
 
     async def find(
         self,

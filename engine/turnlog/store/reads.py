@@ -1,4 +1,4 @@
-"""Every read of the SQL store: those of the log, of contexts, and the lists that are here.
+"""Every read of the SQL store: of the log, of contexts and their items, and the lists here.
 
 The one rule: a list is read in the order of its key, a page at a time, partition by partition.
 """
@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 from ..ports import CallRow, ConversationRow, TurnRow
 from . import heads, statements
 from .beats import Leased
-from .context_reads import ContextReads, Lineage
+from .context_reads import Lineage
+from .item_reads import ItemReads
 from .log_reads import FOREVER, PAGE, Query, Rows, Steps
 from .rows import TURN, call_row, conversation_row, turn_row
 from .shapes import rising
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 
-class Reads(ContextReads):
+class Reads(ItemReads):
     """The reads of a database."""
 
     def turn(self, conversation: str, by: str, value: str) -> Steps[TurnRow | None]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import Closed, StoreReadOnly
+from ..item import Item
 from ..ports import Append, Appended, CallRow, ConversationRow, Finding, Head, Placed, TurnRow
 from ..record import Recorded
 from ..state import Status
@@ -124,6 +125,18 @@ class SqlStore:
     ) -> list[Placed]:
         """What stands in a range at a version (`ports.Store.context`)."""
         return await self._read(self._reads.context(conversation, start, stop, version, last))
+
+    async def items(
+        self,
+        conversation: str,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        version: int | None = None,
+        last: int | None = None,
+    ) -> list[Item]:
+        """The items that stand in a range at a version (`ports.Store.items`)."""
+        return await self._read(self._reads.items(conversation, start, stop, version, last))
 
     async def find(
         self,

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    and_,
     bindparam,
     column,
     delete,
@@ -37,6 +38,7 @@ from sqlalchemy.sql.base import Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
 
+from ..events import SCHEMA
 from . import schema
 
 Value: TypeAlias = str | int | bytes | None
@@ -282,18 +284,47 @@ ROW_COLUMNS = (
 )  # fmt: skip
 _row = _columns(_context, *ROW_COLUMNS)
 _at = bindparam("version", type_=_context.c.from_version.type)
-_range = _row.where(
+_in_range = (
     *_of_context,
     _context.c.ordinal >= bindparam("start"),
     _context.c.ordinal < bindparam("stop"),
     _context.c.from_version <= _at,
     or_(_context.c.to_version.is_(None), _context.c.to_version > _at),
 )
+_range = _row.where(*_in_range)
 
 PLACES = _sql(_range.order_by(_context.c.ordinal))
 PLACES_BACK = _sql(
     _range.order_by(_context.c.ordinal.desc()).limit(bindparam("limit")).offset(_NONE)
 )
+_held = and_(
+    _events.c.partition == _context.c.partition,
+    _events.c.conversation == _context.c.conversation,
+    _events.c.conversation == _context.c.holder,
+    _events.c.version == _context.c.item_version,
+    _events.c.schema == literal_column(str(SCHEMA), Integer),
+)
+_item = (
+    _columns(_context, "ordinal", "item_version", "response_id")
+    .add_columns(_events.c.body)
+    .where(*_in_range)
+)
+ITEMS = _sql(
+    _item.select_from(_context.outerjoin(_events, _held))
+    .order_by(_context.c.ordinal)
+    .limit(bindparam("limit"))
+    .offset(_NONE)
+)
+LAST_ITEMS = _sql(
+    _columns(_heads, "version", "base")
+    .add_columns(*_item.selected_columns)
+    .select_from(_heads.outerjoin(_context, and_(*_in_range)).outerjoin(_events, _held))
+    .where(_heads.c.partition == bindparam("partition"), _heads.c.id == bindparam("conversation"))
+    .order_by(_context.c.ordinal.desc())
+    .limit(bindparam("limit"))
+    .offset(_NONE)
+)
+"""A row without an ordinal says that nothing stands there that is the conversation's own."""
 STANDING = _sql(
     _row.where(*_of_context, _context.c.to_version.is_(None), _many(_context.c.ordinal, "ordinal"))
 )

@@ -11,9 +11,22 @@ from ..errors import (
     NotFound,
 )
 from ..index import Change, Close, Put, Shift
-from ..ports import Store
+from ..item import body_of
+from ..ports import Placed, Store
 from .store_author import Author, added, answered, begun, called, keys, message, prepared, raises
 from .store_suite import Opens
+
+
+async def both(store: Store, conversation: str, **where: int) -> list[Placed]:
+    """What stands there, which the items that are read must be."""
+    places = await store.context(conversation, **where)
+    items = await store.items(conversation, **where)
+    for place, item in zip(places, items, strict=True):
+        assert (item.key, item.ordinal) == (place.key, place.ordinal)
+        assert item.response == place.response
+        (recorded,) = await store.pick(place.holder, [place.item_version])
+        assert item.raw == body_of(recorded.event)
+    return places
 
 
 class ContextSuite(Opens):
@@ -39,17 +52,17 @@ class ContextSuite(Opens):
                 7: ["x", "B", "c"],
             }
             for version, wanted in expected.items():
-                assert keys(await store.context("c", version=version)) == wanted
+                assert keys(await both(store, "c", version=version)) == wanted
                 for last in range(4):
-                    found = await store.context("c", version=version, last=last)
+                    found = await both(store, "c", version=version, last=last)
                     assert keys(found) == wanted[len(wanted) - min(last, len(wanted)) :]
-            places = await store.context("c")
+            places = await both(store, "c")
             assert [one.ordinal for one in places] == [1, 2, 3]
             assert [one.item_version for one in places] == [7, 5, 4]
             assert {one.holder for one in places} == {"c"}
-            assert await store.context("c", version=99) == places
-            assert await store.context("c", start=2, stop=3) == places[1:2]
-            assert await store.context("c", start=2, last=1) == places[2:]
+            assert await both(store, "c", version=99) == places
+            assert await both(store, "c", start=2, stop=3) == places[1:2]
+            assert await both(store, "c", start=2, last=1) == places[2:]
             assert await store.check("c") == []
 
     async def test_an_item_is_found_where_it_stands_now(self) -> None:
@@ -119,14 +132,14 @@ class ContextSuite(Opens):
             await store.append(source.write(ev.ItemEdited(key="A", item=message("A"), ordinal=0)))
             author, first = Author.fork(forked, "fork")
             await store.append(author.write(first, answered("x"), added("b")))
-            assert keys(await store.context("fork")) == ["a", "1.0", "out-x", "b"]
-            assert keys(await store.context("source")) == ["A", "1.0", "out-x"]
-            places = await store.context("fork")
+            assert keys(await both(store, "fork")) == ["a", "1.0", "out-x", "b"]
+            assert keys(await both(store, "source")) == ["A", "1.0", "out-x"]
+            places = await both(store, "fork")
             assert [one.holder for one in places] == ["source", "source", "fork", "fork"]
             assert [one.version for one in await store.events("fork")] == [1, 2, 3]
             for last in range(6):
                 wanted = places[max(0, len(places) - last) :]
-                assert await store.context("fork", last=last) == wanted
+                assert await both(store, "fork", last=last) == wanted
             call, output = await store.find("fork", call_id="x")
             assert (call.holder, output.holder) == ("source", "fork")
             (row,) = await store.conversations(after="a", limit=1)
@@ -153,11 +166,11 @@ class ContextSuite(Opens):
                 await store.append(child.write(event))
                 before[child.state.version] = wanted
             for version, wanted in before.items():
-                assert keys(await store.context("child", version=version)) == wanted
+                assert keys(await both(store, "child", version=version)) == wanted
                 for last in range(1, 5):
-                    found = await store.context("child", version=version, last=last)
+                    found = await both(store, "child", version=version, last=last)
                     assert keys(found) == wanted[-last:]
-            assert keys(await store.context("fork")) == ["a", "1.0", "out-x"]
+            assert keys(await both(store, "fork")) == ["a", "1.0", "out-x"]
             assert await store.find("child", key="a") == []
             assert await store.find("child", key="1.0") == []
             assert keys(await store.find("fork", key="a")) == ["a"]
@@ -165,7 +178,7 @@ class ContextSuite(Opens):
                 replace(child.state, committed=child.state.next), "grandchild"
             )
             await store.append(grandchild.write(begin, added("g")))
-            assert keys(await store.context("grandchild")) == ["j", "E", "out-x", "end", "g"]
+            assert keys(await both(store, "grandchild")) == ["j", "E", "out-x", "end", "g"]
             for name in ("child", "fork", "source"):
                 assert await store.check(name) == []
 

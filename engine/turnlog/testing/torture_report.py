@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from .. import events as ev
 from ..canonical import text
-from ..context import every, load
+from ..context import every
 from ..items import output_text
 from ..ports import Store, TurnRow
 from ..record import Recorded
@@ -57,11 +57,7 @@ async def judge(store: Store, job: Job, report: Report) -> None:
     for name in job.names:
         events = await every(store, name)
         rows = (await store.turns(name, limit=job.turns + 1))[::-1]
-        users = [
-            output_text(one.raw)
-            for one in await load(store, await store.context(name))
-            if one.role == "user"
-        ]
+        users = [output_text(one.raw) for one in await store.items(name) if one.role == "user"]
         report.conversations += bool(events)
         report.events += len(events)
         report.turns.update(row.outcome or "open" for row in rows)
