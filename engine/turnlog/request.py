@@ -14,10 +14,10 @@ from . import events as ev
 from .canonical import Json, JsonObject, array, text
 from .errors import ConfigurationError, InvalidInput
 from .inputs import check_parts
-from .items import Input, Pair, encoded, legal, to_input
+from .items import Encoded, Pair, encoded, legal, to_input
 from .plan import Delta, Fork, Full
 from .ports import Profile
-from .secrets import to_wire
+from .secrets import KEY, to_wire
 from .settings import check_supported, merge, request_fields
 
 ENCRYPTED = "reasoning.encrypted_content"
@@ -76,12 +76,13 @@ def body(
     instructions = text(turn, "instructions") or config.instructions
     if instructions is not None:
         found["instructions"] = instructions
-    found["input"] = Input(sent)
+    found["input"] = Encoded(sent)
     if not isinstance(plan, Full):
         found["previous_response_id"] = plan.parent.response
     if config.tools:
-        found["tools"] = config.tools
-    found.update(request_fields(settings, config.tools))
+        found["tools"] = Encoded(config.tools)
+    fields = request_fields(settings, config.tools)
+    found.update((name, value) for name, value in fields.items() if name != "tools")
     if _replays_reasoning(model, profile):
         asked = array(settings, "include")
         found["include"] = [*asked, *([] if ENCRYPTED in asked else [ENCRYPTED])]
@@ -110,7 +111,15 @@ def revealed(body: JsonObject) -> JsonObject:
     What the conversation holds is sent as it is: a secret is named by who configures an agent, and
     never by who talks to it. Raises ConfigurationError where a secret cannot be looked up.
     """
-    return {key: value if key == "input" else to_wire(value) for key, value in body.items()}
+    return {
+        key: value if key == "input" or _is_plain(value) else to_wire(value)
+        for key, value in body.items()
+    }
+
+
+def _is_plain(value: Json) -> bool:
+    """Whether known bytes say that there is no secret in it: saves 40 us for ten tools."""
+    return isinstance(value, Encoded) and KEY.encode() not in value.canonical
 
 
 def sealed(body: JsonObject) -> tuple[str, int]:

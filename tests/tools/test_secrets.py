@@ -70,6 +70,11 @@ def test_the_log_holds_names_and_the_wire_values() -> None:
     assert values_in(logged) == {value}
 
 
+def test_what_holds_no_secret_is_handed_back_as_it_is() -> None:
+    logged = to_log({"type": "function", "parameters": {"required": ["a"]}})
+    assert to_wire(logged) is logged
+
+
 def test_an_object_that_resembles_a_secret_is_data() -> None:
     data: Json = [{"$secret": 1}, {"$secret": "x"}, {"$secret": "env:A", "more": 1}]
     assert to_wire(data) == data
