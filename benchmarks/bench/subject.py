@@ -147,6 +147,9 @@ def _text(words: str, length: int) -> str:
 
 def main(module: str, scenario: str, parameters: str) -> None:
     """Measure in the current directory, and print what was found."""
+    # A session peer has a connection for each conversation and thread, more than a shell allows.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     function = getattr(importlib.import_module(f"bench.subjects.{module}"), scenario)
     found = function(Given(Path.cwd(), json.loads(parameters)))
     if inspect.iscoroutine(found):
