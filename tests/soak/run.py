@@ -40,11 +40,13 @@ def soak(
 ) -> tuple[str, str]:
     """Run both, and return what the client and the provider printed, each a JSON object.
 
-    Raises CalledProcessError and TimeoutExpired.
+    Raises RuntimeError, CalledProcessError and TimeoutExpired.
     """
     with provider(seed, load) as process:
         assert process.stdout is not None
         base_url = process.stdout.readline().strip()
+        if not base_url:
+            raise RuntimeError("the provider did not start: it says why above")
         command = [sys.executable, "-m", "tests.soak.client"]
         command += [seed, load, str(seconds), str(path.absolute()), base_url, str(looked_at)]
         client = subprocess.run(
