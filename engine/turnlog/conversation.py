@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, Unpack, overload
 
-from . import events as ev
 from .agent import Agent
 from .call import Call, describe
 from .canonical import Json, JsonObject
@@ -25,8 +24,6 @@ from .configuring import (
     check_key,
     check_limit,
     check_text,
-    configured,
-    overridden,
 )
 from .context import Item, every, load, state_at, turn_row, version_before
 from .decide_calls import find
@@ -196,7 +193,7 @@ class Conversation:
         new: str | None = None,
     ) -> Turn[Any]:
         given = replace(self._input(input, options, output_type=output_type), turn=new)
-        turn = await begin(self._engine, self.id, given, await self._setup())
+        turn = await begin(self._engine, self.id, given, self._setup())
         return self._turn(turn, output_type)
 
     def _turn(self, id: str, output_type: object) -> Turn[Any]:
@@ -216,7 +213,7 @@ class Conversation:
         open_ = await manual_turn(self._engine, self.id)
         if open_ is None:
             given = self._input(input, options, manual=True)
-            turn = await begin(self._engine, self.id, given, await self._setup())
+            turn = await begin(self._engine, self.id, given, self._setup())
         else:
             items = to_items(*input) if input else ()
             given = Input(items=items, actor=check_actor(options.get("by", "user")))
@@ -259,18 +256,8 @@ class Conversation:
             max_retries=check_limit("max_retries", retries, least=0),
         )
 
-    async def _setup(self) -> Setup:
-        return Setup(agent=self._agent, config=await self._config(), metadata=self._metadata)
-
-    async def _config(self) -> ev.ConversationConfigured | None:
-        """The configuration that this handle asks for; None for the one that is recorded."""
-        if self._agent is None and not self._overrides:
-            return None
-        if self._agent is not None:
-            return configured(self._agent, self._overrides)
-        state = await self._engine.state(self.id)
-        recorded = await config_at(self._engine, state)
-        return overridden(recorded, self._overrides)
+    def _setup(self) -> Setup:
+        return Setup(agent=self._agent, overrides=self._overrides, metadata=self._metadata)
 
     async def warm(self, *, by: str = "user") -> bool:
         """Connect, and have the provider read instructions, tools and context ahead of a turn.
@@ -280,7 +267,7 @@ class Conversation:
         fails nothing else, and may be tried again. Raises ConfigurationError without a key or a
         model, and InvalidInput for settings that cannot be sent.
         """
-        return await warm(self._engine, self.id, await self._setup(), check_actor(by))
+        return await warm(self._engine, self.id, self._setup(), check_actor(by))
 
     async def compact(self, *, by: str = "user") -> Compaction:
         """Have the provider compact the context; what was compacted stays in the log.
@@ -373,12 +360,13 @@ class Conversation:
         cannot be, and VersionConflict where the conversation is not at `expected_version`.
         """
         items = to_items(*input)
-        setup = await self._setup()
+        setup = self._setup()
 
         async def act(draft: Draft) -> Lease | None:
             draft.do(Start(metadata=setup.metadata))
-            if setup.config is not None:
-                draft.do(Configure(config=setup.config))
+            config = await setup.wanted(self._engine, draft.state)
+            if config is not None:
+                draft.do(Configure(config=config))
             present = await self._engine.present(self.id, items)
             keyed = self._engine.keyed(*items)
             draft.do(AddItems(items=keyed, present=present))

@@ -60,13 +60,16 @@ class Ambient:
 
     def ids(self, prefix: str, count: int) -> list[str]:
         """So many new ids."""
-        begins, drawn = f"{prefix}_{self.now() // 1000:012x}", self.token(10 * count).hex()
-        return [begins + drawn[at : at + 20] for at in range(0, len(drawn), 20)]
+        begins, drawn = f"{prefix}_{self.now() // 1000:012x}", self._drawn(10, count)
+        return [begins + one.hex() for one in drawn]
 
     def salts(self, count: int) -> list[bytes]:
         """So many new salts of 16 bytes."""
-        drawn = self.token(16 * count)
-        return [drawn[at : at + 16] for at in range(0, len(drawn), 16)]
+        return self._drawn(16, count)
+
+    def _drawn(self, size: int, count: int) -> list[bytes]:
+        drawn = self.token(size * count) if count else b""
+        return [drawn[at : at + size] for at in range(0, len(drawn), size)]
 
 
 @dataclass(slots=True)

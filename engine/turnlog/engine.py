@@ -19,7 +19,14 @@ from .canonical import JsonObject, text
 from .commands import Keyed, Prepare
 from .context import every, requested
 from .draft import Ambient, Draft
-from .errors import NotFound, OutcomeUnknown, StoreCorrupt, VersionConflict
+from .errors import (
+    NotFound,
+    OutcomeUnknown,
+    StaleEpoch,
+    StoreCorrupt,
+    TurnlogError,
+    VersionConflict,
+)
 from .fold_requests import FREE
 from .items import FORMAT, has_hosted_effects, refused_output
 from .limits import Limits
@@ -27,6 +34,7 @@ from .news import News
 from .plan import Delta as DeltaPlan
 from .plan import Fork, Full, Plan, Reach, can_fork, plan
 from .ports import Append, Appended, Head, Lease, Store, Transport
+from .recent import Recent
 from .record import NewEvent
 from .recovery import OnUnknown, Send
 from .request import body, is_background, is_stored, model_of, sealed, sendable, settings_of
@@ -124,6 +132,7 @@ class Engine:
     heads: dict[str, State] = field(default_factory=dict[str, State])
     warmed: dict[str, Parent] = field(default_factory=dict[str, Parent])
     postponed: dict[str, Errand] = field(default_factory=dict[str, "Errand"])
+    recent: Recent = field(default_factory=Recent)
     news: News = field(init=False)
     closing: bool = False
     _errands: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -209,13 +218,28 @@ class Engine:
         head = await self.store.head(conversation)
         return head.state if head is not None else start(conversation)
 
+    async def epoch(self, conversation: str) -> int:
+        """The last epoch that was given out, as far as this process knows; 0 before the first."""
+        known = self.recent.get(conversation)
+        if known is not None and known.epoch is not None:
+            return known.epoch
+        head = await self.store.head(conversation)
+        if head is None:
+            return 0
+        self.recent.put(head.state, head.epoch)
+        return head.epoch
+
     async def configuration(self, state: State) -> ev.ConversationConfigured:
         """The configuration in force; raises NotFound where there is none."""
         if state.config is None:
             raise NotFound(f"conversation {state.id!r} was never configured: give it an agent")
-        (recorded,) = await self.store.pick(state.id, [state.config.version])
-        assert isinstance(recorded.event, ev.ConversationConfigured)
-        return recorded.event
+        config = self.recent.config(state)
+        if config is None:
+            (recorded,) = await self.store.pick(state.id, [state.config.version])
+            assert isinstance(recorded.event, ev.ConversationConfigured)
+            config = recorded.event
+            self.recent.put_config(state, config)
+        return config
 
     async def turn_settings(self, state: State) -> JsonObject:
         """The settings of the open turn, from the event that started it."""
@@ -274,14 +298,15 @@ class Engine:
         Raises what `act` and the store raise; VersionConflict only with `expected` (law 11).
         """
         async with _lock_in(self._locks, conversation):
+            hint = self._hint(conversation) if initial is None else None
+            if hint is not None:
+                draft = Draft(hint, self.ambient, actor, epoch)
+                if await self._on_hint(draft, act, expected):
+                    return draft
             while True:
                 state = initial or await self.state(conversation)
-                if expected is not None and state.version != expected:
-                    raise VersionConflict(conversation, expected=expected, actual=state.version)
                 draft = Draft(state, self.ambient, actor, epoch)
-                lease = await act(draft)
-                if actor != ENGINE:
-                    self.limits.check_items(conversation, draft.events)
+                lease = await self._decide(draft, act, expected)
                 if not draft.events and lease in (None, "keep"):
                     return draft
                 try:
@@ -292,6 +317,39 @@ class Engine:
                         raise
                     continue
                 return draft
+
+    def _hint(self, conversation: str) -> State | None:
+        """What a conversation that nobody runs here was when this process wrote it last."""
+        known = self.recent.get(conversation) if conversation not in self.heads else None
+        return known.state if known is not None else None
+
+    async def _on_hint(self, draft: Draft, act: Act, expected: int | None) -> bool:
+        """Commit what is decided on a remembered head, without reading it: 0.2 ms less.
+
+        False where it has to be decided on what is stored: others may have written since.
+        """
+        try:
+            lease = await self._decide(draft, act, expected)
+        except TurnlogError:
+            return False
+        if not draft.events:
+            return False
+        try:
+            await unbroken(self._record(draft, lease))
+        except (VersionConflict, StaleEpoch):
+            self.recent.forget(draft.state.id)
+            return False
+        return True
+
+    async def _decide(self, draft: Draft, act: Act, expected: int | None) -> Lease | None:
+        """Have `act` put into a draft what it decides on the draft's state."""
+        state = draft.state
+        if expected is not None and state.version != expected:
+            raise VersionConflict(state.id, expected=expected, actual=state.version)
+        lease = await act(draft)
+        if draft.actor != ENGINE:
+            self.limits.check_items(state.id, draft.events)
+        return lease
 
     async def catch_up(self, conversation: str) -> None:
         """Take in what another process has written to a conversation that is run here."""
@@ -329,6 +387,7 @@ class Engine:
 
     async def _record(self, draft: Draft, lease: Lease | None) -> None:
         await self._write(draft.append(lease))
+        self.recent.put(draft.state, draft.epoch if lease is not None else None)
         runner = self.live.get(draft.state.id)
         if runner is not None:
             self.heads[draft.state.id] = draft.state

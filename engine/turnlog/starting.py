@@ -17,10 +17,19 @@ from .agent import Agent
 from .cancelling import cancel, drop_queued
 from .canonical import Json, JsonObject
 from .commands import BeginTurn, Configure, EndTurn, QueueTurn, ResumeTurn, Start
+from .configuring import configured, overridden
 from .context import turn_row
 from .draft import Draft
 from .engine import ENGINE, Act, Engine, Outgoing, is_elsewhere, is_left
-from .errors import Busy, IdempotencyMismatch, InvalidInput, ItemPresent, StaleEpoch, TooMany
+from .errors import (
+    Busy,
+    IdempotencyMismatch,
+    InvalidInput,
+    ItemPresent,
+    StaleEpoch,
+    TooMany,
+    Waiting,
+)
 from .held import Held
 from .inputs import input_digest
 from .ports import Lease
@@ -74,11 +83,24 @@ class Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a conversation's handle knows: its agent, its configuration, its metadata."""
+    """What a conversation's handle knows: its agent, what it says instead, its metadata.
 
-    agent: Agent | None
-    config: ev.ConversationConfigured | None
+    `config` is a whole configuration, where there is one already.
+    """
+
+    agent: Agent | None = None
+    overrides: JsonObject = field(default_factory=dict[str, Json])
     metadata: JsonObject = field(default_factory=dict[str, Json])
+    config: ev.ConversationConfigured | None = None
+
+    async def wanted(self, engine: Engine, state: State) -> ev.ConversationConfigured | None:
+        """The configuration that is asked for; None for the one that is recorded."""
+        if self.config is not None or (self.agent is None and not self.overrides):
+            return self.config
+        if self.agent is not None:
+            return configured(self.agent, self.overrides)
+        recorded = await engine.configuration(state) if state.config is not None else None
+        return overridden(recorded, self.overrides)
 
 
 async def begin(engine: Engine, conversation: str, given: Input, setup: Setup) -> str:
@@ -88,7 +110,9 @@ async def begin(engine: Engine, conversation: str, given: Input, setup: Setup) -
     """
     engine.transport.check()
     digest = input_digest(given.items, given.settings)
-    found: str | Known | None = await _by_key(engine, conversation, given.key)
+    found = await _begin_at_once(engine, conversation, given, setup, digest)
+    if found is None and given.key is not None:
+        found = await _by_key(engine, await engine.state(conversation), given.key)
     if found is None:
         await make_way(engine, conversation, given.if_busy)
         found = await _begin_or_queue(engine, conversation, given, setup, digest)
@@ -97,15 +121,30 @@ async def begin(engine: Engine, conversation: str, given: Input, setup: Setup) -
     return await _known(engine, conversation, found, digest, setup)
 
 
-async def _by_key(engine: Engine, conversation: str, key: str | None) -> Known | None:
+async def _begin_at_once(
+    engine: Engine, conversation: str, given: Input, setup: Setup, digest: str
+) -> str | Known | None:
+    """Begin a turn of a conversation that was idle when this process wrote to it last.
+
+    None where something is in the way: others may have written since. Nothing is read for it where
+    they have not, which saves two reads of the head.
+    """
+    known = engine.recent.get(conversation)
+    if known is None or known.state.status != "idle" or conversation in engine.live:
+        return None
+    with suppress(Busy, Waiting):
+        return await _begin(engine, conversation, given, setup, digest)
+    return None
+
+
+async def _by_key(engine: Engine, state: State, key: str | None) -> Known | None:
     """The turn that a key stands for already, begun or queued."""
     if key is None:
         return None
-    row = await engine.store.turn(conversation, key=key)
+    row = await engine.store.turn(state.id, key=key)
     if row is not None:
         return Known(turn=row.turn, key=row.key, digest=row.digest)
-    head = await engine.store.head(conversation)
-    queued = head.state.in_queue(key=key) if head is not None else None
+    queued = state.in_queue(key=key)
     if queued is None:
         return None
     return Known(turn=queued.id, key=queued.key, digest=queued.digest)
@@ -166,7 +205,7 @@ async def _queue(
 
     async def act(draft: Draft) -> Lease | None:
         nonlocal known, queued
-        known = await _by_key(engine, conversation, given.key)
+        known = await _by_key(engine, draft.state, given.key)
         waiting = draft.state.queued and draft.state.status == "waiting"
         if known is None and waiting and given.pending == "abandon":
             outputs = await engine.abandoned(draft.state, OTHER_INPUT)
@@ -178,7 +217,7 @@ async def _queue(
                 digest=digest,
                 settings=given.settings,
                 items=given.items,
-                config=setup.config,
+                config=await setup.wanted(engine, draft.state),
                 max_requests=given.max_requests,
                 max_retries=given.max_retries,
                 first=given.if_busy == "interrupt",
@@ -259,21 +298,22 @@ async def _begin(
     """Begin a turn; its id, or the turn that somebody began with the same key meanwhile."""
     turn = given.turn or engine.ambient.id("turn")
     outgoing: Outgoing | None = None
-    config = setup.config
+    config: ev.ConversationConfigured | None = None
     known: Known | None = None
 
     async def act(draft: Draft) -> Lease | None:
         nonlocal outgoing, config, known
-        known = await _by_key(engine, conversation, given.key)
+        known = await _by_key(engine, draft.state, given.key)
         if known is not None and draft.state.in_queue(turn) is not None:
             _check_own(known, turn)
             known = None  # this is the one that begins now
         if known is not None:
             return None
         draft.do(Start(metadata=setup.metadata))
-        if setup.config is not None:
-            _configure(draft, setup.config, setup.agent)
-        config = setup.config or await engine.configuration(draft.state)
+        wanted = await setup.wanted(engine, draft.state)
+        if wanted is not None:
+            _configure(draft, wanted, setup.agent)
+        config = wanted or await engine.configuration(draft.state)
         draft.do(await _beginning(engine, draft.state, given, turn, digest))
         outgoing = await engine.prepare(draft, Send(cause="first"), config, given.settings)
         if outgoing is None:
@@ -392,13 +432,13 @@ async def _acquire(
         return lease
 
     while True:
-        head = await engine.store.head(conversation)
-        epoch = head.epoch + 1 if head is not None else 1
+        epoch = await engine.epoch(conversation) + 1
         try:
             draft = await engine.commit(conversation, admitted, actor=actor, epoch=epoch)
             run(draft)
             await _stop_if_closing(engine, conversation)
         except StaleEpoch:
+            engine.recent.forget(conversation)
             await _check_free(engine, conversation)
         else:
             return

@@ -67,7 +67,7 @@ async def warm(engine: Engine, conversation: str, setup: Setup, actor: str) -> b
 async def _read(engine: Engine, conversation: str, setup: Setup, actor: str) -> bool:
     profile = engine.transport.profile
     state = await engine.state(conversation)
-    config = setup.config
+    config = await setup.wanted(engine, state)
     if config is None and state.config is not None:
         config = await engine.configuration(state)
     if config is None:
