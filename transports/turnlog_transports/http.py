@@ -239,7 +239,7 @@ class HttpTransport:
                     await _drain(pieces)
                     return
                 if events.too_large:
-                    raise httpx2.SSEError(f"an event is larger than {self._max_frame} bytes")
+                    raise httpx2.SSEError(f"an event exceeded the {self._max_frame} byte limit")
                 if piece is None:
                     break
             # What comes behind such a stream would be taken for the answer to another request
