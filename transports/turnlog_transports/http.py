@@ -239,7 +239,9 @@ class HttpTransport:
                     await _drain(pieces)
                     return
                 if events.too_large:
-                    raise httpx2.SSEError(f"an event exceeded the {self._max_frame} byte limit")
+                    raise httpx2.SSEError(
+                        f"Server-sent event exceeded the {self._max_frame} byte limit."
+                    )
                 if piece is None:
                     break
             # What comes behind such a stream would be taken for the answer to another request
