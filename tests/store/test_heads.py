@@ -1,0 +1,125 @@
+"""A stored head is read fast, and as strictly as anything."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+from turnlog import events as ev
+from turnlog.canonical import dumps, loads
+from turnlog.errors import InvalidInput
+from turnlog.head import (
+    FORMAT,
+    Attempt,
+    Call,
+    Config,
+    Edit,
+    Outcome,
+    Output,
+    Parent,
+    Queued,
+    State,
+    Turn,
+)
+from turnlog.record import from_json
+from turnlog.store import heads
+from turnlog.tail import Run
+
+OUTPUT = Output(
+    key="k", version=4, item_id=None, call_id="c", kind="function_call", name="n", client=True
+)
+OUTCOME = Outcome(kind="failed", attempt="a", cause="first", try_number=0, time=5, status=500)
+FULL = State(
+    id="c",
+    version=9,
+    metadata={"half": "\ud800", "deep": {"a": [1, 2.5, None, True]}},
+    fork=ev.Fork(conversation="s", version=3, hash="00"),
+    config=Config(version=2, fingerprint="f", agent="a"),
+    tail=(Run(ordinal=1, version=2, count=3), Run(ordinal=5, version=9, count=1)),
+    parent=Parent(response="r", end=4, version=8, time=1, store=False, transport="t", lane="l"),
+    edits=(Edit(ordinal=3, version=4),),
+    turn=Turn(id="t", key="k", digest="d", version=5, epoch=1, cancel="now", last=OUTCOME),
+    queued=(Queued(id="q", key="k", digest="d", version=7),),
+    attempt=Attempt(
+        id="a", version=6, time=1, cause="retry", try_number=1, delay_ms=0, kind="full",
+        parent=None, end=4, transport="t", store=True, model=None, outputs=(OUTPUT,),
+    ),
+    calls=(Call(id="x", item="k", version=4, call_id=None, kind="k", name=None, turn="t"),),
+    claims=(OUTPUT,),
+)  # fmt: skip
+STATES = [State(id="c", version=9), FULL]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_head_is_read_as_it_was_written_the_first_time_and_then(state: State) -> None:
+    for _ in range(3):
+        assert heads.unpack(heads.pack(state), FORMAT, version=9) == state
+
+
+def test_what_does_not_fit_is_folded_from_the_log() -> None:
+    assert heads.unpack(heads.pack(FULL), FORMAT + 1, version=9) is None
+    assert heads.unpack(heads.pack(FULL), FORMAT, version=8) is None
+    for damaged in (b"", b"[]", b"7", b"{", b'{"id":"c","version":NaN}'):
+        assert heads.unpack(damaged, FORMAT, version=9) is None
+
+
+def test_a_head_with_fields_of_a_newer_turnlog_is_read_without_them() -> None:
+    newer = heads.pack(State(id="c", version=9))[:-1] + b',"later":1}'
+    for _ in range(2):
+        assert heads.unpack(newer, FORMAT, version=9) == State(id="c", version=9)
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in a JSON value, as what it is in and where."""
+    names: list[Any] = [*value] if isinstance(value, Mapping) else [*range(len(value))]
+    for name in names:
+        part: Any = value[name]
+        yield value, name
+        if isinstance(part, (dict, list)):
+            yield from places(part)
+
+
+@pytest.mark.parametrize("wrong", [None, 7, "odd", [], ["x"], {}, True, 2.5, [{}], [[]]])
+def test_damage_is_found_where_the_strict_reader_finds_it(wrong: object) -> None:
+    good: Any = loads(dumps(loads(heads.pack(FULL))))
+    count = sum(1 for _ in places(good))
+    for place in range(count):
+        heads.unpack(heads.pack(FULL), FORMAT, version=9)
+        damaged = copy.deepcopy(good)
+        inside, name = list(places(damaged))[place]
+        inside[name] = wrong
+        try:
+            strict = from_json(State, copy.deepcopy(damaged))
+        except InvalidInput:
+            strict = None
+        if strict is not None and strict.version != 9:
+            strict = None
+        assert heads.unpack(dumps(damaged), FORMAT, version=9) == strict
+
+
+def test_the_tables_name_all_parts_and_words_of_the_head() -> None:
+    kinds: list[type[Any]] = [State]
+    done = set[type]()
+    while kinds:
+        kind = kinds.pop()
+        done.add(kind)
+        hints = get_type_hints(kind, localns={"Sequence": Sequence, "Mapping": Mapping})
+        parts = {one.name: part for one in fields(kind) if (part := _part(hints[one.name]))}
+        assert heads.PARTS.get(kind, {}) == parts
+        words = {one.name for one in fields(kind) if _is_words(hints[one.name])}
+        assert set(heads.WORDS.get(kind, ())) == words
+        kinds += [part for part in parts.values() if part not in done]
+    assert heads.PARTS.keys() | heads.WORDS.keys() <= done
+
+
+def _part(hint: Any) -> type | None:
+    inner = [hint, *get_args(hint)]
+    return next((one for one in inner if isinstance(one, type) and is_dataclass(one)), None)
+
+
+def _is_words(hint: Any) -> bool:
+    return any(get_origin(one) is Literal for one in (hint, *get_args(hint)))
