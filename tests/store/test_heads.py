@@ -76,11 +76,10 @@ def test_a_head_with_fields_of_a_newer_turnlog_is_read_without_them() -> None:
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every place in a JSON value, as what it is in and where."""
     names: list[Any] = [*value] if isinstance(value, Mapping) else [*range(len(value))]
+    yield from ((value, name) for name in names)
     for name in names:
-        part: Any = value[name]
-        yield value, name
-        if isinstance(part, (dict, list)):
-            yield from places(part)
+        if isinstance(value[name], (dict, list)):
+            yield from places(value[name])
 
 
 @pytest.mark.parametrize("wrong", [None, 7, "odd", [], ["x"], {}, True, 2.5, [{}], [[]]])
