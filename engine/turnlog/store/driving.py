@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -71,19 +72,25 @@ class Threads:
 
     def start(self, work: Iterator[float | None]) -> Callable[[], None]:
         """Run the work in a thread, which does not keep the process alive (`Driver.start`)."""
-        woken = threading.Event()
+        asleep = threading.Lock()  # held unless it was woken; an Event takes five times as long
+        asleep.acquire()
 
         def run() -> None:
             for seconds in work:
-                woken.wait(None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
-                woken.clear()
+                asleep.acquire(timeout=-1 if seconds is None else min(seconds, _LONGEST))
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # it was woken already, and has not looked so far
+                asleep.release()
 
         threading.Thread(target=run, name="turnlog-writer", daemon=True).start()
-        return woken.set
+        return wake
 
     async def read(self, address: str, patience: float) -> Reading:
         """Connect in a thread of its own (`Driver.read`)."""
         return await aiosqlite.Connection(partial(self.connect, address, patience), CHUNK)
 
+
+_LONGEST = threading.TIMEOUT_MAX
 
 THREADS = Threads()

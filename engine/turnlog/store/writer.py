@@ -23,7 +23,7 @@ from .driving import THREADS, Driver
 from .faults import FAILED, translate
 from .opening import Opened
 from .room import BACKLOG, Backlog, Room
-from .transaction import Transaction
+from .transaction import Torn, Transaction
 
 GROUP = 256
 """At most how many jobs share a transaction."""
@@ -178,7 +178,13 @@ class Writer:
             connection = opened.begin()
             if self._watchers and opened.others_wrote():
                 self.others.ring()
-            if self._write(opened, connection, jobs, beats):
+            try:
+                wrote = self._write(opened, connection, jobs, beats)
+            except Torn:
+                connection.execute("ROLLBACK")
+                connection = opened.begin()
+                wrote = self._write(opened, connection, jobs, beats, apart=True)
+            if wrote:
                 self._commit(opened, connection, jobs)
             else:
                 connection.execute("ROLLBACK")
@@ -201,14 +207,23 @@ class Writer:
             opened.drop()
 
     def _write(
-        self, opened: Opened, connection: sqlite3.Connection, jobs: Sequence[Job], beats: bool
+        self,
+        opened: Opened,
+        connection: sqlite3.Connection,
+        jobs: Sequence[Job],
+        beats: bool,
+        *,
+        apart: bool = False,
     ) -> bool:
-        """Do what can be done; whether there is something to commit."""
+        """Do what can be done; whether there is something to commit.
+
+        Raises Torn, unless the jobs are kept `apart`.
+        """
         transaction = opened.transaction(connection)
         transaction.check_schema()
         for job in jobs:
             try:
-                job.result = transaction.run(job.work)
+                job.result = transaction.run(job.work, apart=apart)
             except TurnlogError as error:
                 job.result = error
         transaction.finish()
