@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup demo test lint ruff-check ruff-format types mypy pyright schema coverage \
-	bench soak torture format requirements clean
+	bench bench-quick soak soak-long torture format requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -58,8 +58,11 @@ coverage: $(READY) ## the tests alone, with their coverage
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 
-bench: $(READY) ## what a turn costs, beside the floors under it
-	$(RUN) benchmarks/turns.py
+bench: $(READY) ## how fast, against whom: about an hour (BENCH=--keep writes docs/performance.md)
+	PYTHONPATH=benchmarks $(RUN) -m bench $(BENCH)
+
+bench-quick: $(READY) ## the same in about two minutes, for the direction
+	PYTHONPATH=benchmarks $(RUN) -m bench --quick $(BENCH)
 
 soak: $(READY) ## a thousand conversations for ten minutes, and what they used
 	TURNLOG_SOAK_SECONDS=$${TURNLOG_SOAK_SECONDS:-600} $(RUN) -m pytest tests/soak -s -v
@@ -78,6 +81,6 @@ requirements: ## pin pyproject.toml's dependencies in requirements/dev.txt (need
 		--group dev --extra simulator pyproject.toml -o requirements/dev.txt $(UPGRADE)
 
 clean: ## remove .venv, caches, coverage data and builds
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
+	rm -rf $(VENV) .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
 		htmlcov build dist
 	find engine transports migrations tests -name __pycache__ -type d -prune -exec rm -rf {} +
