@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -55,22 +54,23 @@ STATES = [State(id="c", version=9), FULL]
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_head_is_read_as_it_was_written_the_first_time_and_then(state: State) -> None:
-    for _ in range(3):
-        assert heads.unpack(heads.pack(state), FORMAT, version=9) == state
+def test_a_head_is_read_as_it_was_written(state: State) -> None:
+    assert heads.unpack(heads.pack(state), FORMAT, version=9) == state
 
 
 def test_what_does_not_fit_is_folded_from_the_log() -> None:
     assert heads.unpack(heads.pack(FULL), FORMAT + 1, version=9) is None
     assert heads.unpack(heads.pack(FULL), FORMAT, version=8) is None
-    for damaged in (b"", b"[]", b"7", b"{", b'{"id":"c","version":NaN}'):
+    for damaged in (b"", b"[]", b"7", b"{", b'{"id":"c","version":9,"metadata":{"a":NaN}}'):
         assert heads.unpack(damaged, FORMAT, version=9) is None
 
 
 def test_a_head_with_fields_of_a_newer_turnlog_is_read_without_them() -> None:
     newer = heads.pack(State(id="c", version=9))[:-1] + b',"later":1}'
-    for _ in range(2):
-        assert heads.unpack(newer, FORMAT, version=9) == State(id="c", version=9)
+    assert heads.unpack(newer, FORMAT, version=9) == State(id="c", version=9)
+    fork = heads.pack(FULL).replace(b'"hash":"00"', b'"hash":"00","later":1')
+    state = heads.unpack(fork, FORMAT, version=9)
+    assert state is not None and state.fork is not None and state.fork.extra == {"later": 1}
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -82,7 +82,9 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
             yield from places(value[name])
 
 
-@pytest.mark.parametrize("wrong", [None, 7, "odd", [], ["x"], {}, True, 2.5, [{}], [[]]])
+@pytest.mark.parametrize(
+    "wrong", [None, 7, "odd", [], ["x"], {}, True, 2.0, 2.5, 2**70, [{}], [[]]]
+)
 def test_damage_is_found_where_the_strict_reader_finds_it(wrong: object) -> None:
     good: Any = loads(dumps(loads(heads.pack(FULL))))
     count = sum(1 for _ in places(good))
@@ -98,27 +100,3 @@ def test_damage_is_found_where_the_strict_reader_finds_it(wrong: object) -> None
         if strict is not None and strict.version != 9:
             strict = None
         assert heads.unpack(dumps(damaged), FORMAT, version=9) == strict
-
-
-def test_the_tables_name_all_parts_and_words_of_the_head() -> None:
-    kinds: list[type[Any]] = [State]
-    done = set[type]()
-    while kinds:
-        kind = kinds.pop()
-        done.add(kind)
-        hints = get_type_hints(kind, localns={"Sequence": Sequence, "Mapping": Mapping})
-        parts = {one.name: part for one in fields(kind) if (part := _part(hints[one.name]))}
-        assert heads.PARTS.get(kind, {}) == parts
-        words = {one.name for one in fields(kind) if _is_words(hints[one.name])}
-        assert set(heads.WORDS.get(kind, ())) == words
-        kinds += [part for part in parts.values() if part not in done]
-    assert heads.PARTS.keys() | heads.WORDS.keys() <= done
-
-
-def _part(hint: Any) -> type | None:
-    inner = [hint, *get_args(hint)]
-    return next((one for one in inner if isinstance(one, type) and is_dataclass(one)), None)
-
-
-def _is_words(hint: Any) -> bool:
-    return any(get_origin(one) is Literal for one in (hint, *get_args(hint)))
