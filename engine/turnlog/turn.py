@@ -18,7 +18,7 @@ from .context import every, turn_row
 from .engine import ENGINE, Engine
 from .errors import TurnFailed, Waiting
 from .events import CancelMode
-from .ports import Head
+from .ports import Head, TurnRow
 from .result import TurnResult, result_of
 from .schemas import parse_output
 from .starting import RESUMED, go_on, resume, run_next
@@ -88,13 +88,14 @@ class Turn(Generic[T]):
         runner = engine.live.get(conversation)
         if runner is not None and runner.turn == self.id:
             await runner.wait()
+        row = await engine.store.turn(conversation, id=self.id)
+        if row is not None and row.ended is not None:
+            return await self._read(row)
         head = await engine.head(conversation)
         if head.state.in_queue(self.id) is not None:
             await self._check_queue(head, told=told)
             return None
-        row = await turn_row(engine.store, conversation, self.id)
-        events = await every(engine.store, conversation, row.started - 1, row.ended)
-        found = result_of(conversation, self.id, events)
+        found = await self._read(await turn_row(engine.store, conversation, self.id))
         if found.status != "running":
             return found
         if await engine.is_left(head):
@@ -103,6 +104,12 @@ class Turn(Generic[T]):
                 turn=self.id,
             )
         return None
+
+    async def _read(self, row: TurnRow) -> TurnResult[str]:
+        """What the log says that the turn came to."""
+        store, conversation = self._engine.store, self.conversation
+        events = await every(store, conversation, row.started - 1, row.ended)
+        return result_of(conversation, self.id, events)
 
     async def _check_queue(self, head: Head, *, told: bool) -> None:
         """Have the queue go on where nobody else does; raises Waiting where it cannot."""

@@ -71,6 +71,17 @@ def test_the_quick_way_writes_what_the_standard_library_does(value: Json) -> Non
     assert dumps(value) == expected
 
 
+@given(json_values)
+def test_what_is_canonical_is_read_as_the_strict_reader_does(value: Json) -> None:
+    data = dumps(value)
+    assert repr(loads(data)) == repr(loads(b" " + data))
+    assert repr(loads(data.decode())) == repr(loads(data))
+
+
+def test_a_text_with_half_a_pair_is_no_other_text() -> None:
+    assert loads('"\ud800"') == "\ud800"
+
+
 def test_what_holds_itself_is_refused() -> None:
     ring: list[Json] = []
     ring.append(ring)
