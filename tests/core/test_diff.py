@@ -98,3 +98,18 @@ def test_w14_the_cost_is_that_of_the_change() -> None:
     ]
     backwards = diff(old, old[::-1])
     assert sum(isinstance(one, Kept) for one in backwards) == 1
+
+
+@pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 200, 1000, 17_000])
+def test_a_long_context_is_compared_to_where_it_differs(length: int) -> None:
+    old = [user(f"{place}") for place in range(length)]
+    assert diff(old, tuple(map(dict, old))) == [Kept(old=n, new=n) for n in range(length)]
+    near = {0, 1, 62, 63, 64, 65, 127, 128, 700} if length <= 1000 else set[int]()
+    for place in {*near, length - 1} & set(range(length)):
+        new = [*old[:place], user("new"), *old[place + 1 :]]
+        at = [Removed(old=place, item=old[place]), Added(new=place, item=new[place])]
+        kept = [Kept(old=n, new=n) for n in range(length) if n != place]
+        assert diff(old, new) == [*kept[:place], *at, *kept[place:]]
+        more = [Kept(old=n, new=n + 1) for n in range(place, length)]
+        wanted = [*kept[:place], Added(new=place, item=user("new")), *more]
+        assert diff(old, [*old[:place], user("new"), *old[place:]]) == wanted
