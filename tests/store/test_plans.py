@@ -23,3 +23,13 @@ def test_what_has_a_name_is_found_by_the_index_of_names(migrated: Path, name: st
     plan = database.execute(f"EXPLAIN QUERY PLAN {NAMED[name]}", values).fetchall()
     database.close()
     assert f"USING INDEX ix_{name} " in plan[0][3]
+
+
+@pytest.mark.parametrize("sql", [statements.ITEMS, statements.LAST_ITEMS])
+def test_items_are_read_in_the_order_of_their_places(migrated: Path, sql: str) -> None:
+    database = sqlite3.connect(migrated)
+    values = dict.fromkeys(re.findall(r":(\w+)", sql), 0)
+    plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+    database.close()
+    assert all(step.startswith("SEARCH ") for step in plan)
+    assert any("ordinal>? AND ordinal<?" in step for step in plan)
