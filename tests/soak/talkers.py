@@ -126,8 +126,10 @@ class Talker:
                 return result, False
         except (Closed, Waiting):
             pass
-        self.soak.count("closed under")
-        return await self._again(way, turn), True
+        while True:
+            self.soak.count("closed under")
+            with suppress(Closed):
+                return await self._again(way, turn), True
 
     async def _again(self, way: Way, turn: int) -> TurnResult[str]:
         """The same turn, in the log as it was opened again."""
