@@ -9,7 +9,8 @@
     admission    whether an append may be written    transaction one write transaction
     places       what stands where in a context      writer      the thread that writes
     packing      large parts of bodies               reads       lists; log_reads the log;
-    wanted       what a caller asks for                          context_reads contexts
+    wanted       what a caller asks for                          context_reads contexts;
+    bodies       items out of bodies                              item_reads items
     heads, rows  values as rows                      readers     connections that read
     audit        the log against what is beside it   owners      who lives
     room         how much may wait for the writer
