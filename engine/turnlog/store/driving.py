@@ -80,8 +80,9 @@ class Threads:
                 asleep.acquire(timeout=-1 if seconds is None else min(seconds, _LONGEST))
 
         def wake() -> None:
-            with suppress(RuntimeError):  # it was woken already, and has not looked so far
-                asleep.release()
+            if asleep.locked():
+                with suppress(RuntimeError):  # somebody else has woken it just now
+                    asleep.release()
 
         threading.Thread(target=run, name="turnlog-writer", daemon=True).start()
         return wake
