@@ -67,6 +67,9 @@ bench-quick: $(READY) ## the same in about two minutes, for the direction
 soak: $(READY) ## a thousand conversations for ten minutes, and what they used
 	TURNLOG_SOAK_SECONDS=$${TURNLOG_SOAK_SECONDS:-600} $(RUN) -m pytest tests/soak -s -v
 
+soak-long: $(READY) ## a thousand conversations for an hour, and whether anything grows
+	PYTHONPATH=benchmarks $(RUN) -m bench.soak
+
 torture: $(READY) ## every proof of docs/reliability.md, at length: an hour or two
 	sh scripts/torture.sh $(RUN)
 

@@ -124,7 +124,7 @@ def _canonical(data: bytes | str) -> tuple[Json] | None:
     """
     try:
         raw = data if isinstance(data, bytes) else data.encode()
-        value: Json = from_json(raw, allow_inf_nan=False)
+        value: Json = from_json(raw, allow_inf_nan=False, cache_strings="keys")
         return (value,) if to_json(value) == raw else None
     except (ValueError, PydanticSerializationError):
         return None

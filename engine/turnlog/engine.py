@@ -52,6 +52,8 @@ Errand: TypeAlias = Callable[[], Coroutine[None, None, None]]
 COMMIT_TRIES = 5
 """How often an append whose outcome is unknown is asked about again (law 5)."""
 
+_MOMENT = 0.001
+
 logger = logging.getLogger(__name__)
 
 ENGINE = "turnlog"
@@ -194,9 +196,12 @@ class Engine:
         """Stop what runs here, each with a recorded outcome, and what nobody waits for."""
         self.closing = True
         await self.news.close()
-        if self._errands:
-            await asyncio.wait(self._errands)
-        await asyncio.gather(*(runner.stop("closed") for runner in list(self.live.values())))
+        while self._errands or self.live or self.starting:
+            if self._errands:
+                await asyncio.wait(self._errands)
+            await asyncio.gather(*(runner.stop("closed") for runner in list(self.live.values())))
+            if self.starting:  # what is being written now runs in a moment, and is stopped then
+                await asyncio.sleep(_MOMENT)
 
     # -- reading -----------------------------------------------------------------------------
 
