@@ -39,7 +39,8 @@ class Sending:
     then: Act
     _unsaved: list[ev.Event] = field(default_factory=list[ev.Event])
     _flush: asyncio.Task[None] | None = None
-    _timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.Handle | None = None
+    _hurried: bool = False
 
     async def run(self, outgoing: Outgoing) -> None:
         """Send, listen to the end, and record the outcome; on cancellation record nothing.
@@ -97,16 +98,20 @@ class Sending:
         )
         async with aclosing(frames):
             async for frame in frames:
-                await self._take(frame)
+                if self._hear(frame):
+                    await self.held.watchers.room()
 
     async def _take(self, frame: Frame) -> None:
         """Take a frame in; a slow watcher holds up the next one, within a bound."""
-        update = self.reception.feed(frame)
-        if update is not None:
-            self.held.watchers.tell((update,))
-        self._keep_up()
-        if self.held.watchers.full:
+        if self._hear(frame):
             await self.held.watchers.room()
+
+    def _hear(self, frame: Frame) -> bool:
+        """Take a frame in; whether a watcher is too slow for the next one."""
+        update, watchers = self.reception.feed(frame), self.held.watchers
+        full = watchers.full if update is None else watchers.show(update)
+        self._keep_up()
+        return full
 
     async def _fetched(self) -> Reception | str | None:
         """What became of a response whose stream was lost, as after a crash (design section 4).
@@ -148,11 +153,22 @@ class Sending:
 
     def _keep_up(self) -> None:
         """Get notes and text into the log, without waiting for it (law 1)."""
-        if (error := self._refused()) is not None:
-            raise error
+        if self._flush is not None and self._flush.done():
+            if (error := self._refused()) is not None:
+                raise error
+            self._flush = None
         if self.reception.notes or self.reception.unsaved() >= CHECKPOINT_POINTS:
-            self._flush_now()
+            self._flush_soon()
         elif self._timer is None and self.reception.unsaved():
+            self._start_timer()
+
+    def _flush_soon(self) -> None:
+        """Save as soon as those who watch were told of what has arrived: they come first."""
+        if self._flush is None and not self._hurried:
+            self._stop_timer()
+            self._hurried = True
+            self._timer = asyncio.get_running_loop().call_soon(self._flush_now)
+        elif self._timer is None:
             self._start_timer()
 
     def _flush_now(self) -> None:
@@ -193,7 +209,7 @@ class Sending:
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._hurried = None, False
 
 
 def _looked_at(save: asyncio.Task[None]) -> None:

@@ -39,14 +39,21 @@ class Watch:
         while True:
             if self.behind:
                 return "behind"
-            if self.waiting:
-                seen = self.waiting.popleft()
-                self._room.set()
+            if (seen := self.now()) is not None:
                 return seen
             if self.over:
                 return "over"
             self._news.clear()
             await self._news.wait()
+
+    def now(self) -> Seen | None:
+        """The next update, where one waits; what came together is taken without awaiting."""
+        if not self.waiting:
+            return None
+        seen = self.waiting.popleft()
+        if len(self.waiting) < BOUND:
+            self._room.set()
+        return seen
 
     def rejoin(self) -> None:
         """Take part again from now on; what was missed is read elsewhere."""
@@ -110,6 +117,14 @@ class Watchers:
         for one in seen:
             for watch in self.watches:
                 watch.put(one)
+
+    def show(self, one: Delta | HostedUpdate) -> bool:
+        """Pass on what streams; whether the stream should wait for somebody."""
+        full = False
+        for watch in self.watches:
+            watch.put(one)
+            full = full or len(watch.waiting) >= BOUND
+        return full
 
     def end(self) -> None:
         """Say to all that the turn is over, or waits."""

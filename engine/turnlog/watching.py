@@ -119,7 +119,7 @@ class _View:
             for delta in runner.streamed():
                 for update in self.narrator.delta(delta):
                     yield update
-            while not isinstance(seen := await place.take(), str):
+            while not isinstance(seen := place.now() or await place.take(), str):
                 for update in self._told(seen):
                     yield update
             if seen == "behind":
