@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from dataclasses import FrozenInstanceError, fields, replace
@@ -12,11 +13,15 @@ from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection
 
 from turnlog.canonical import Json, JsonObject, loads_object
-from turnlog.ports import Frame, frame_of
+from turnlog.errors import Unheard
+from turnlog.ports import Frame, Timeouts, frame_of
 from turnlog_transports import wire
+from turnlog_transports.lanes import Asked
 from turnlog_transports.sequence import Sequencer
+from turnlog_transports.stream import Stream
 from turnlog_transports.websocket import open_transport
 
+from .clock import advance, on_clock
 from .servers import ask, completed, created, delta, hear, websocket_server
 from .test_websocket import reach
 
@@ -203,3 +208,25 @@ async def test_messages_in_fragments_arrive_whole_and_in_order() -> None:
         await transport.close()
     assert [each.data.get("delta") for each in found] == [None, "one", "two", "", None]
     assert found[-1].terminal == "completed"
+
+
+# -- deadlines -----------------------------------------------------------------------------
+
+
+@on_clock
+async def test_w23_what_was_read_and_not_put_anywhere_so_far_counts_as_arrived() -> None:
+    unread = iter([True, True, False])
+    expired: list[bool] = []
+    stream = Stream(
+        Asked(),
+        Timeouts(first_frame=5.0),
+        bound=100,
+        expired=lambda stream, listening: expired.append(listening),
+        unread=lambda: next(unread),
+    )
+    late = asyncio.create_task(stream.take())
+    await advance(6.0)
+    assert next(unread, None) is None  # it was asked as long as there was more
+    assert expired == [True]
+    with pytest.raises(Unheard):
+        await late

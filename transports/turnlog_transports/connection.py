@@ -43,10 +43,11 @@ _logger = logging.getLogger("turnlog.transports")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What holds for every connection of a transport. `lane_buffer` is in bytes."""
+    """What holds for every connection of a transport. `lane_buffer`, `max_frame` are in bytes."""
 
     timeouts: Timeouts
     lane_buffer: int
+    max_frame: int
 
 
 @dataclass(slots=True)
@@ -92,7 +93,7 @@ class Connection:
         self._channels: dict[str | None, Channel] = {}
         self._only: str | None = None
         self._loop = asyncio.get_running_loop()
-        socket.hand_over(self._arrived)
+        socket.hand_over(self._arrived, largest=settings.max_frame)
 
     @property
     def open(self) -> bool:
@@ -115,6 +116,7 @@ class Connection:
             self._settings.timeouts,
             bound=self._settings.lane_buffer,
             expired=partial(self._expired, channel),
+            unread=self._is_unread,
         )
         channel.source = place.source
         channel.sequence.begin()
@@ -150,7 +152,7 @@ class Connection:
         """Wait until the socket ends, and tell the lanes what became of it."""
         why, refused = "the connection could not be read any more", False
         try:
-            await self.socket.recv()  # nothing is left for it: it raises at the end
+            await self.socket.recv()  # there is nothing for it: it raises at the end
         except ConnectionClosed as error:
             why, refused = _why(error), _was_too_large(error)
         finally:
@@ -166,6 +168,9 @@ class Connection:
             self.socket.transport.abort()
 
     # -- what arrives ----------------------------------------------------------------------
+
+    def _is_unread(self) -> bool:
+        return self.socket.behind
 
     def _arrived(self, messages: list[bytes]) -> None:
         for raw in messages:

@@ -24,6 +24,8 @@ class Stream:
     was given up: by whoever left, at a deadline, or because its reader fell too far behind. What
     arrives afterwards is dropped. `over` says that nothing more comes from the connection.
 
+    `unread` says whether more has arrived on the connection than was put anywhere.
+
     Deadlines count from when frames arrive. One timer serves them all: it is set when the first
     frame comes, and otherwise looks when it fires how much later it is due by now.
     """
@@ -35,6 +37,7 @@ class Stream:
         *,
         bound: int,
         expired: Callable[[Stream, bool], None],
+        unread: Callable[[], bool],
     ) -> None:
         self.asked = asked
         self.listening = True
@@ -43,6 +46,7 @@ class Stream:
         self._timeouts = timeouts
         self._bound = bound
         self._expired = expired
+        self._unread = unread
         self._frames: deque[tuple[Frame, int]] = deque()
         self._behind = 0
         self._error: Exception | None = None
@@ -155,7 +159,7 @@ class Stream:
         due = self.due
         if due is None or self._loop.time() < due.at:
             self._arm()
-        elif not self._looked:
+        elif not self._looked or self._unread():
             # What has arrived counts even where nobody has had the time to read it.
             self._looked = True
             self._timer = self._loop.call_soon(self._look)

@@ -82,6 +82,7 @@ class WebSocketTransport:
             Settings(
                 timeouts=access.endpoint.timeouts,
                 lane_buffer=int(access.option("lane_buffer_bytes", 16 * 1024 * 1024)),
+                max_frame=self._max_frame,
             ),
             Keeping(
                 idle=access.option("max_idle_connections", 8),
