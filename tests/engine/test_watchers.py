@@ -84,6 +84,23 @@ async def test_facts_never_wait_and_are_bounded_too() -> None:
     assert (watch.behind, len(watch.waiting)) == (True, 0)
 
 
+async def test_there_is_no_room_as_long_as_more_waits_than_the_bound() -> None:
+    watchers = Watchers()
+    watch = watchers.add()
+    watchers.tell([delta("x")] * (BOUND + 1))
+    waiting = asyncio.create_task(watchers.room())
+    for waits in (True, False):
+        await asyncio.sleep(0)
+        assert watch.now() == delta("x")
+        assert watch.full == waits
+        await asyncio.sleep(0)
+        assert waiting.done() != waits
+    assert watchers.show(delta("y"))
+    assert watch.now() == delta("x")
+    assert not Watchers().show(delta("y"))
+    await waiting
+
+
 async def test_who_watches_no_longer_holds_up_nobody() -> None:
     watchers = Watchers()
     watch = watchers.add()
