@@ -93,7 +93,7 @@ def read_flat(raw: str | bytes) -> JsonObject | None:
     if colons > _MOST_ENTRIES or source.count(b"[") != source.count(b"[]"):
         return None
     try:
-        data: object = from_json(source, allow_inf_nan=False)
+        data: object = from_json(source, allow_inf_nan=False, cache_strings="keys")
     except ValueError:
         return None
     if not isinstance(data, dict):
