@@ -135,8 +135,8 @@ SCENARIOS: tuple[Scenario, ...] = (
         "length",
         "One more turn onto a conversation of so many items",
         ("turnlog", "raw sqlite3", *SESSIONS),
-        full={"turns": 60},
-        quick={"turns": 20},
+        full={"turns": 300, "beside": 100_000},
+        quick={"turns": 20, "beside": 1000},
         over="items",
         values=(10, 1000, 10_000, 100_000),
         quick_values=(10, 1000),
@@ -146,7 +146,6 @@ SCENARIOS: tuple[Scenario, ...] = (
             "google-adk": (10, 1000),
             "langgraph": (10, 1000, 10_000),
         },
-        counted=True,
     ),
     Scenario(
         "growth",

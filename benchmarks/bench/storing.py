@@ -20,6 +20,7 @@ from .subject import Given, Item, Measured, latency, span, turn_items
 
 FILE = "log.db"
 WARM = 3
+BESIDE = 10_000_000
 """How many turns go before those that are measured; one each where there are many."""
 EACH = 4
 """How many items a turn has."""
@@ -33,6 +34,8 @@ class Store(ABC):
     facts: dict[str, str]
     rows = ""
     """A table that has a row for each item; a subject without one says itself how many it has."""
+    beside = False
+    """It is fast enough to be filled with what is beside the conversation that is measured."""
     one_by_one = False
     """It is called by one thread and does not wait for others: callers take turns."""
 
@@ -44,9 +47,9 @@ class Store(ABC):
         """Append items to a conversation, durably where its defaults are; one append."""
         ...
 
-    async def fill(self, items: list[Item]) -> None:
-        """Append very many items to the first conversation, as fast as may be."""
-        await self.add(0, items)
+    async def fill(self, items: list[Item], conversation: int = 0) -> None:
+        """Append very many items to a conversation, as fast as may be."""
+        await self.add(conversation, items)
 
     async def read(self, limit: int | None) -> int:
         """Read the first conversation's items, or its last ones, as JSON; how many there are."""
@@ -164,12 +167,19 @@ async def _in_turn(store: Store, count: int, wanted: list[list[Item]], took: lis
 
 
 async def length(open: Open, given: Given) -> Measured:
-    """Append turns to a conversation that has so many items."""
+    """Append turns to a conversation that has so many items.
+
+    The file of a store that can has as many items at every length, `beside`: those that the
+    conversation lacks are in another one. The trees of a small file are lower, whoever writes it.
+    """
     count, there = given.number("turns"), given.number("items")
     wanted = made(there, count)
     took: list[float] = []
-    async with open(given.folder / FILE, 1) as store:
-        before = await _filled(store, there) + await _warm(store)
+    async with open(given.folder / FILE, 2) as store:
+        others = max(given.number("beside") - there, 100 * EACH) if store.beside else 0
+        if others:
+            await store.fill(flat(made(BESIDE, (others + EACH - 1) // EACH))[:others], 1)
+        before = await _filled(store, there, others) + others + await _warm(store)
         _empty_wal(store.path)
         written = [_handed_over()]
         with span():
@@ -191,11 +201,11 @@ def _bytes(written: Sequence[int]) -> dict[str, float]:
     }
 
 
-async def _filled(store: Store, count: int) -> int:
-    """Fill a store with so many items, which are not those of `_warm`."""
+async def _filled(store: Store, count: int, others: int = 0) -> int:
+    """Fill a conversation with so many items, which are not those of `_warm`."""
     wanted = flat(made(WARM, (count + EACH - 1) // EACH))[:count]
     await store.fill(wanted)
-    await _check(store, count)
+    await _check(store, count + others)
     return count
 
 

@@ -81,13 +81,14 @@ class Adk(Store):
             return False
         return True
 
-    async def fill(self, items: list[Item]) -> None:
+    async def fill(self, items: list[Item], conversation: int = 0) -> None:
         """Put rows in, as the service makes them, in one transaction: it has no such call."""
-        session = self._sessions[0]
+        session = self._sessions[conversation]
         async with self._service.database_session_factory() as rows:
             rows.add_all([StorageEvent.from_event(session, event_of(item)) for item in items])
             await rows.commit()
-        self._sessions[0] = await self._get(None)
+        if conversation == 0:
+            self._sessions[0] = await self._get(None)
 
     async def read(self, limit: int | None) -> int:
         return len((await self._get(limit)).events)

@@ -26,8 +26,8 @@ HEAD_BYTES = 600
 
 async def facts_of(file: aiosqlite.Connection) -> dict[str, str]:
     """What the connection is set to."""
-    (journal,) = (await file.execute_fetchall("PRAGMA journal_mode"))[0]
-    (synchronous,) = (await file.execute_fetchall("PRAGMA synchronous"))[0]
+    ((journal,),) = await file.execute_fetchall("PRAGMA journal_mode")
+    ((synchronous,),) = await file.execute_fetchall("PRAGMA synchronous")
     found = named_modes(journal, synchronous) | versions("aiosqlite", "orjson")
     return found | {"sqlite": sqlite3.sqlite_version}
 

@@ -52,6 +52,7 @@ class Ours(Store):
     """The store, and the state of each conversation."""
 
     rows = ALL_ITEMS
+    beside = True
 
     def __init__(self, path: Path, store: SqlStore | MemoryStore, states: list[State]) -> None:
         super().__init__(path)
@@ -75,9 +76,9 @@ class Ours(Store):
         await self._store.append(draft.append(None))
         self._states[conversation] = draft.state
 
-    async def fill(self, items: list[Item]) -> None:
+    async def fill(self, items: list[Item], conversation: int = 0) -> None:
         for place in range(0, len(items), FILLED_AT_ONCE):
-            await self.add(0, items[place : place + FILLED_AT_ONCE])
+            await self.add(conversation, items[place : place + FILLED_AT_ONCE])
 
 
 @asynccontextmanager

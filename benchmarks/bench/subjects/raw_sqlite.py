@@ -56,6 +56,7 @@ class RawSqlite(Store):
 
     rows = "events"
     one_by_one = True
+    beside = True
 
     def __init__(self, path: Path, file: sqlite3.Connection, conversations: int) -> None:
         super().__init__(path)

@@ -23,7 +23,7 @@ def _connecting(url: str) -> connect:
 
 def _create(model: str, items: list[Item]) -> str:
     body = {"type": "response.create", "model": model, "input": items}
-    return orjson.dumps(body).decode()
+    return str(orjson.dumps(body), "utf-8")
 
 
 class Raw(wire.Peer):
