@@ -7,6 +7,7 @@ all that it decides are one append (laws 1, 3 and 5).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -29,6 +30,36 @@ CHECKPOINT_SECONDS = 0.25
 CHECKPOINT_POINTS = 2048
 """Text is checkpointed at the latest after this long, or this many code points (law 1)."""
 
+NOTE_SECONDS = 0.005
+"""How long a note may wait for others, and for the first text on its way to those who watch."""
+
+
+@dataclass(slots=True)
+class Due:
+    """Something that is to be done within a time; what is due sooner counts."""
+
+    do: Callable[[], None]
+    _timer: asyncio.TimerHandle | None = None
+    _seconds: float = 0.0
+
+    def within(self, seconds: float) -> None:
+        """Do it within so many seconds; at once means behind those whose turn it is already."""
+        if self._timer is not None and self._seconds <= seconds:
+            return
+        self.stop()
+        self._seconds = seconds
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._now)
+
+    def stop(self) -> None:
+        """It is not to be done any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _now(self) -> None:
+        self._timer = None
+        self.do()
+
 
 @dataclass(slots=True)
 class Sending:
@@ -39,8 +70,11 @@ class Sending:
     then: Act
     _unsaved: list[ev.Event] = field(default_factory=list[ev.Event])
     _flush: asyncio.Task[None] | None = None
-    _timer: asyncio.Handle | None = None
-    _hurried: bool = False
+    _note: Due = field(init=False)
+    _text: Due = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._note, self._text = Due(self._save_notes), Due(self._save_text)
 
     async def run(self, outgoing: Outgoing) -> None:
         """Send, listen to the end, and record the outcome; on cancellation record nothing.
@@ -100,11 +134,12 @@ class Sending:
             async for frame in frames:
                 if self._hear(frame):
                     await self.held.watchers.room()
+        await asyncio.sleep(0)  # who watches comes before what is to be recorded
 
     async def _take(self, frame: Frame) -> None:
         """Take a frame in; a slow watcher holds up the next one, within a bound."""
-        if self._hear(frame):
-            await self.held.watchers.room()
+        self._hear(frame)
+        await self.held.watchers.room()
 
     def _hear(self, frame: Frame) -> bool:
         """Take a frame in; whether a watcher is too slow for the next one."""
@@ -157,30 +192,31 @@ class Sending:
             if (error := self._refused()) is not None:
                 raise error
             self._flush = None
-        if self.reception.notes or self.reception.unsaved() >= CHECKPOINT_POINTS:
-            self._flush_soon()
-        elif self._timer is None and self.reception.unsaved():
-            self._start_timer()
+        if self.reception.notes:
+            self._note.within(NOTE_SECONDS)
+        unsaved = self.reception.unsaved()
+        if unsaved and self._flush is None and unsaved >= CHECKPOINT_POINTS:
+            self._text.within(0.0)
+        elif unsaved:
+            self._text.within(CHECKPOINT_SECONDS)
 
-    def _flush_soon(self) -> None:
-        """Save as soon as those who watch were told of what has arrived: they come first."""
-        if self._flush is None and not self._hurried:
-            self._stop_timer()
-            self._hurried = True
-            self._timer = asyncio.get_running_loop().call_soon(self._flush_now)
-        elif self._timer is None:
-            self._start_timer()
+    def _save_notes(self) -> None:
+        self._begin(self._note, text=False)
 
-    def _flush_now(self) -> None:
-        self._stop_timer()
-        if self._flush is None or self._flush.done():
-            self._flush = asyncio.create_task(self._save())
-            self._flush.add_done_callback(_looked_at)
-        else:
-            self._start_timer()
+    def _save_text(self) -> None:
+        self._begin(self._text, text=True)
 
-    async def _save(self) -> None:
-        self._unsaved += (*self.reception.take_notes(), *self.reception.take_checkpoints())
+    def _begin(self, due: Due, *, text: bool) -> None:
+        if self._flush is not None and not self._flush.done():
+            due.within(CHECKPOINT_SECONDS)  # one at a time
+            return
+        self._flush = asyncio.create_task(self._save(text=text))
+        self._flush.add_done_callback(_looked_at)
+
+    async def _save(self, *, text: bool) -> None:
+        self._unsaved += self.reception.take_notes()
+        if text:
+            self._unsaved += self.reception.take_checkpoints()
         await self.held.do(Note(events=tuple(self._unsaved)))
         self._unsaved.clear()
 
@@ -196,20 +232,12 @@ class Sending:
 
     async def _quiet(self) -> None:
         """Wait for what is being saved; nothing more is saved behind it."""
-        self._stop_timer()
+        self._note.stop()
+        self._text.stop()
         if self._flush is not None:
             await asyncio.wait([self._flush])
         if (error := self._refused()) is not None:
             raise error
-
-    def _start_timer(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(CHECKPOINT_SECONDS, self._flush_now)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer, self._hurried = None, False
 
 
 def _looked_at(save: asyncio.Task[None]) -> None:

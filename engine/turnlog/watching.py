@@ -103,11 +103,19 @@ class _View:
 
     async def log(self) -> AsyncGenerator[Update]:
         """What the log tells that was not told so far."""
-        while page := await self.engine.store.events(self.conversation, after=self.version):
+        while not self._knows_all():
+            page = await self.engine.store.events(self.conversation, after=self.version)
             for one in page:
                 self.version = one.version
                 for update in self.narrator.event(one):
                     yield update
+            if not page:
+                return
+
+    def _knows_all(self) -> bool:
+        """Whether nothing can have been written that would not be passed on live."""
+        known = self.engine.heads.get(self.conversation)
+        return known is not None and known.version <= self.version
 
     async def live(self, runner: Running, place: Watch) -> AsyncGenerator[Update]:
         """What has streamed of the attempt under way, and then what comes, to its end.
@@ -141,7 +149,7 @@ class _View:
 async def _begun(engine: Engine, conversation: str, turn: str | None, ear: Ear) -> None:
     """Wait until a turn that is queued has begun, or its queue does not go on."""
     waits = 0
-    while turn is not None:
+    while turn is not None and not _runs_here(engine, conversation, turn):
         head = await engine.store.head(conversation)
         if head is None or head.state.in_queue(turn) is None:
             return
@@ -152,6 +160,12 @@ async def _begun(engine: Engine, conversation: str, turn: str | None, ear: Ear) 
         await ear.wait()
 
 
+def _runs_here(engine: Engine, conversation: str, turn: str | None) -> bool:
+    """Whether it is the open turn, as this process knows without asking the store."""
+    known = engine.heads.get(conversation)
+    return known is not None and known.turn is not None and known.turn.id == turn
+
+
 def is_about_to_run(head: Head) -> bool:
     """Whether a turn was taken on a moment ago, or is the next in the queue."""
     return bool(head.state.queued) if head.state.turn is None else head.mine
@@ -160,7 +174,7 @@ def is_about_to_run(head: Head) -> bool:
 async def _start(engine: Engine, conversation: str, after: Cursor | None, turn: str | None) -> int:
     """The version to read behind: where the turn of the cursor began, so that calls are known."""
     state = await engine.state(conversation)
-    if after is None and turn is not None:
+    if after is None and turn is not None and (state.turn is None or state.turn.id != turn):
         row = await engine.store.turn(conversation, id=turn)
         # One that is queued still, behind a turn that waits, has nothing to tell so far.
         return row.started - 1 if row is not None else state.version

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
 
 import turnlog
 from turnlog.canonical import JsonObject
+from turnlog.draft import Ambient
 from turnlog.errors import InvalidInput
+from turnlog.ports import Append, Appended, Frame, Request
+from turnlog.record import Recorded
+from turnlog.store import MemoryStore
 from turnlog.testing import Reply, call, failed, item, refusal, reply, text
 from turnlog.updates import (
     CallUpdate,
@@ -22,6 +27,7 @@ from turnlog.updates import (
     UnknownUpdate,
     Update,
 )
+from turnlog_transports.replay import ReplayTransport
 
 from .given import agent, collect, opened, pay, tags, talking, texts, until
 
@@ -287,3 +293,80 @@ async def test_w36_nobody_has_to_listen_for_an_error_to_reach_who_waits() -> Non
             await turn.result()
         assert (await turn.peek()).status == "failed"
         assert (await chat.run("Again.")).output_text == "Fine."
+
+
+# -- between the log and what streams ------------------------------------------------------
+
+
+async def test_a_fact_that_is_read_and_told_live_is_told_once() -> None:
+    class Gated(MemoryStore):
+        gate: asyncio.Event | None = None
+
+        async def events(
+            self, conversation: str, *, after: int = 0, until: int | None = None, limit: int = 500
+        ) -> list[Recorded]:
+            if self.gate is not None:
+                await self.gate.wait()
+            return await super().events(conversation, after=after, until=until, limit=limit)
+
+    begun: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+    store = Gated()
+
+    async def wait() -> str:
+        """Wait for whoever watches."""
+        go = asyncio.Event()
+        await begun.put(go)
+        await go.wait()
+        return "gone"
+
+    script = [call("wait"), call("wait"), text("Done.")]
+    async with opened(script, agent(wait), store=store) as log:
+        chat = await log.conversation("c", agent="test")
+        turn = await chat.send("Go.")
+        go = await begun.get()
+        store.gate = asyncio.Event()
+        watching = asyncio.create_task(collect(aiter(turn)))
+        await asyncio.sleep(0)
+        go.set()
+        go = await begun.get()  # much was told live by now, and can be read as well
+        store.gate.set()
+        await asyncio.sleep(0)
+        go.set()
+        updates = await watching
+        assert texts(updates) == "Done."
+        facts = [one.type for one in updates if not isinstance(one, Delta)]
+        called = ["item", "call.requested", "call.started", "call.answered"]
+        assert facts == [*called, *called, "item", "turn.done"]
+
+
+async def test_who_watches_hears_of_a_text_before_its_end_is_thought_about() -> None:
+    order: list[str] = []
+
+    class Noting(MemoryStore):
+        async def append(self, append: Append) -> Appended:
+            order.extend(type(recorded.event).__name__ for recorded in append.events)
+            return await super().append(append)
+
+    class AtOnce(ReplayTransport):
+        async def send(self, request: Request) -> AsyncGenerator[Frame]:
+            for frame in [each async for each in super().send(request)]:
+                yield frame
+
+    def now() -> int:
+        order.append("clock")
+        return len(order)
+
+    way = AtOnce([call("add", a=1, b=2), text("Three.")])
+    async with opened(way, agent(), store=Noting(), ambient=Ambient(now=now)) as log:
+        chat = await log.conversation("c", agent="test")
+        async with chat.stream("Go.") as turn:
+            async for update in turn:
+                order.append(update.type)
+    last = len(order) - order[::-1].index("RequestPrepared")
+    assert next(one for one in order[last:] if one in ("clock", "text.delta")) == "text.delta"
+
+
+async def test_a_text_that_is_over_at_once_is_in_no_checkpoint() -> None:
+    async with talking([text(LONG).but(delay=0.001)]) as (chat, _):
+        await chat.run("Go.")
+        assert (await tags(chat)).count("output.checkpointed") == 0
