@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TypeVar
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
+
+_unbroken = WeakSet[asyncio.Task[Any]]()
+"""The tasks that nobody has to cancel. One within another would take two more turns of the loop."""
 
 
 async def unbroken(work: Coroutine[object, object, T]) -> T:
@@ -18,7 +22,10 @@ async def unbroken(work: Coroutine[object, object, T]) -> T:
 
     The work is what the store has to answer: never a provider, a tool, or a person.
     """
-    task = asyncio.ensure_future(work)
+    if asyncio.current_task() in _unbroken:  # as it is for what goes on inside it
+        return await work
+    task = asyncio.create_task(work)
+    _unbroken.add(task)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

@@ -57,7 +57,7 @@ class Access:
         address = wire.url(base_url, path, scheme=scheme)
         return wire.with_query(address, self.endpoint.query)
 
-    @property
+    @cached_property
     def loopback(self) -> bool:
         """Whether the address is on this machine, so that nothing on the way can listen."""
         return is_loopback(urlsplit(self.url()).hostname or "")
@@ -188,12 +188,16 @@ class Access:
         if given is not None and not callable(given):
             self._usable(given)
         keyed = given is not None or self._own_credentials()
-        clear = urlsplit(self.url()).scheme == "http" and not self._direct
+        clear = self._unencrypted and not self._direct
         if keyed and clear and not self.endpoint.allow_insecure:
             raise ConfigurationError(
                 f"{urlsplit(self.url()).netloc} would get the key in the clear: use https or wss,"
                 " or allow it with allow_insecure=True"
             )
+
+    @cached_property
+    def _unencrypted(self) -> bool:
+        return urlsplit(self.url()).scheme == "http"
 
     @property
     def _direct(self) -> bool:
