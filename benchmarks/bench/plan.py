@@ -124,7 +124,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "many",
         "Conversations at once in one process, a turn in one append",
         OURS + FLOORS + SESSIONS,
-        full={"turns": 5000},
+        full={"turns": 3000},
         quick={"turns": 600},
         over="conversations",
         values=(100, 1000),
@@ -146,6 +146,7 @@ SCENARIOS: tuple[Scenario, ...] = (
             "google-adk": (10, 1000),
             "langgraph": (10, 1000, 10_000),
         },
+        rounds=2,
     ),
     Scenario(
         "growth",
@@ -163,6 +164,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         over="items",
         values=(10, 1000, 10_000, 100_000),
         quick_values=(10, 1000),
+        rounds=2,
     ),
     Scenario(
         "last",
@@ -174,6 +176,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         values=(100_000,),
         quick_values=(1000,),
         few={name: () for name in SESSIONS if "SQLiteSession" not in name},
+        rounds=2,
     ),
     Scenario(
         "load",
@@ -194,6 +197,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         over="conversations",
         values=(10, 100_000),
         quick_values=(10, 1000),
+        rounds=2,
     ),
     Scenario(
         "idle",
@@ -220,7 +224,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "deltas",
         "Deltas a second, from the socket to the watcher's loop",
         OVER_WEBSOCKET + OVER_SSE,
-        full={"deltas": 50_000, "repeat": 3},
+        full={"deltas": 30_000, "repeat": 1},
         quick={"deltas": 5000, "repeat": 1},
         provider=True,
     ),
