@@ -103,6 +103,23 @@ OVER_WEBSOCKET = (
 )
 OVER_SSE = ("turnlog SSE", "raw httpx2 SSE + orjson", "openai SDK SSE")
 
+QUICK = frozenset(
+    {
+        *OURS,
+        "raw sqlite3",
+        "raw sqlite3, group commit",
+        "aiosqlite",
+        "openai-agents SQLiteSession",
+        "turnlog WebSocket",
+        "turnlog SSE",
+        "raw websockets + orjson",
+        "raw httpx2 SSE + orjson",
+        "livekit WebSocket",
+        "openai SDK SSE",
+    }
+)
+"""Who takes part in a quick run: the floors that targets name, and the fastest peers."""
+
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "turns",

@@ -22,7 +22,7 @@ from typing import Any
 from .calls import TRACE, count
 from .environments import BENCHMARKS, ROOT, Unavailable, interpreter
 from .machine import file_system
-from .plan import SUBJECTS, Scenario, Subject
+from .plan import QUICK, SUBJECTS, Scenario, Subject
 
 CPU = 0
 TIMEOUT = 900.0
@@ -94,7 +94,7 @@ def plan(
         return
     for round in range(rounds or (1 if quick else scenario.rounds)):
         yield from _once(scenario, given, quick, only, round)
-    if scenario.counted and shutil.which(TRACE[0]):
+    if scenario.counted and not quick and shutil.which(TRACE[0]):
         for run in _once(scenario, given, quick, only, 0):
             yield replace(run, counted=True)
 
@@ -109,7 +109,7 @@ def _once(
     values = scenario.quick_values if quick else scenario.values
     for value in values if scenario.over else (None,):
         for name in scenario.subjects:
-            if only and name not in only:
+            if name not in (only or (QUICK if quick else scenario.subjects)):
                 continue
             if value is not None and value not in scenario.few.get(name, values):
                 continue

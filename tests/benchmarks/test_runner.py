@@ -38,7 +38,11 @@ def test_subjects_take_turns_at_each_value_in_each_round() -> None:
 
 
 def test_a_quick_run_has_one_round_of_the_quick_values() -> None:
-    assert order(list(plan(LENGTH, quick=True))) == [(0, 10, "turnlog"), (0, 10, "langgraph")]
+    """Of the floors and the fastest peers only, unless others are asked for."""
+    assert order(list(plan(LENGTH, quick=True))) == [(0, 10, "turnlog")]
+    both = ["turnlog", "langgraph"]
+    found = list(plan(LENGTH, quick=True, only=both))
+    assert order(found) == [(0, 10, "turnlog"), (0, 10, "langgraph")]
 
 
 def test_only_those_that_are_named_are_measured() -> None:
