@@ -94,6 +94,8 @@ class Draft:
     def take(self, events: Iterable[NewEvent]) -> list[Recorded]:
         """Record and fold events that were decided."""
         decided = list(events)
+        if not decided:
+            return []
         stamp = Stamp(
             time=self.ambient.now(),
             actor=self.actor,
