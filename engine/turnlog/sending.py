@@ -30,8 +30,11 @@ CHECKPOINT_SECONDS = 0.25
 CHECKPOINT_POINTS = 2048
 """Text is checkpointed at the latest after this long, or this many code points (law 1)."""
 
-NOTE_SECONDS = 0.005
-"""How long a note may wait for others, and for the first text on its way to those who watch."""
+NOTE_TURNS = 8
+"""How many turns of the event loop a note waits for the first text on its way to those who watch.
+
+Turns, and not seconds: the same frames make the same log (law 14).
+"""
 
 
 @dataclass(slots=True)
@@ -39,7 +42,7 @@ class Due:
     """Something that is to be done within a time; what is due sooner counts."""
 
     do: Callable[[], None]
-    _timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.Handle | None = None
     _seconds: float = 0.0
 
     def within(self, seconds: float) -> None:
@@ -50,11 +53,20 @@ class Due:
         self._seconds = seconds
         self._timer = asyncio.get_running_loop().call_later(seconds, self._now)
 
+    def soon(self, turns: int) -> None:
+        """Do it when those who are to be woken have had so many turns, unless it is due already."""
+        if self._timer is None:
+            self._pass(turns)
+
     def stop(self) -> None:
         """It is not to be done any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _pass(self, turns: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_soon(self._pass, turns - 1) if turns else loop.call_soon(self._now)
 
     def _now(self) -> None:
         self._timer = None
@@ -193,7 +205,7 @@ class Sending:
                 raise error
             self._flush = None
         if self.reception.notes:
-            self._note.within(NOTE_SECONDS)
+            self._note.soon(NOTE_TURNS)
         unsaved = self.reception.unsaved()
         if unsaved and self._flush is None and unsaved >= CHECKPOINT_POINTS:
             self._text.within(0.0)

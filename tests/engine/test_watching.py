@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 
 import pytest
 
@@ -12,7 +13,7 @@ import turnlog
 from turnlog.canonical import JsonObject
 from turnlog.draft import Ambient
 from turnlog.errors import InvalidInput
-from turnlog.ports import Append, Appended, Frame, Request
+from turnlog.ports import Append, Appended, Frame, Head, Request
 from turnlog.record import Recorded
 from turnlog.store import MemoryStore
 from turnlog.testing import Reply, call, failed, item, refusal, reply, text
@@ -370,3 +371,24 @@ async def test_a_text_that_is_over_at_once_is_in_no_checkpoint() -> None:
     async with talking([text(LONG).but(delay=0.001)]) as (chat, _):
         await chat.run("Go.")
         assert (await tags(chat)).count("output.checkpointed") == 0
+
+
+async def test_what_was_written_between_two_looks_is_told_too() -> None:
+    class Moving(MemoryStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.between: list[Callable[[], Awaitable[object]]] = []
+
+        async def head(self, conversation: str) -> Head | None:
+            if self.between:
+                await self.between.pop(0)()
+            return await super().head(conversation)
+
+    store = Moving()
+    async with opened([text("One."), text("Two.")], agent(), store=store) as log:
+        chat = await log.conversation("c", agent="test")
+        await chat.run("One.")
+        cursor = (await chat.state()).cursor
+        store.between += [partial(asyncio.sleep, 0), partial(chat.run, "Two.")]
+        assert texts(await collect(chat.attach(cursor))) == "Two."
+        assert not store.between

@@ -154,6 +154,26 @@ def test_whatever_arrives_is_read_as_websockets_reads_it(
     assert ours == theirs
 
 
+EVERYTHING = b"".join(
+    (
+        *(frame(TEXT, b"one"), frame(TEXT, bytes(130)), frame(TEXT, b"", wide=True)),
+        *(frame(PING, b"?"), frame(0x01, b"tw"), frame(PONG, b"")),
+        *(frame(GOES_ON, b""), frame(LAST, b"o"), frame(BINARY, b"three"), frame(TEXT, bytes(300))),
+        *(frame(TEXT, b"four"), frame(CLOSE, b"\x03\xe8bye"), frame(TEXT, b"five")),
+    )
+)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100, 1000])
+@pytest.mark.parametrize("last", [b"", frame(TEXT, bytes(301)), frame(TEXT, bytes(65536))])
+@pytest.mark.parametrize("along", [0, 5])
+async def test_a_read_may_end_anywhere(size: int, last: bytes, along: int) -> None:
+    said = EVERYTHING.replace(frame(CLOSE, b"\x03\xe8bye"), last) if last else EVERYTHING
+    cuts = range(0, len(said), size)
+    ours = await read(DirectConnection, said, cuts, along=along)
+    assert ours == await read(ClientConnection, said, cuts, along=along)
+
+
 @pytest.mark.parametrize("more", [0, 1])
 async def test_many_messages_at_once_are_handed_over_a_few_in_each_turn(more: int) -> None:
     connection = await opened(DirectConnection)
@@ -179,12 +199,44 @@ async def test_what_came_before_the_end_is_handed_over_before_it() -> None:
     connection = await opened(DirectConnection)
     assert isinstance(connection, DirectConnection)
     found: list[bytes] = []
-    said = [b"message %d" % number for number in range(3 * MOST_AT_ONCE)]
-    connection.data_received(b"".join(frame(TEXT, each) for each in said))
     connection.hand_over(found.extend, largest=LARGEST)
+    said = [b"message %d" % number for number in range(3 * MOST_AT_ONCE)]
+    for half in said[:MOST_AT_ONCE], said[MOST_AT_ONCE:]:  # reading may not stop at once
+        connection.data_received(b"".join(frame(TEXT, each) for each in half))
     assert len(found) == FEW
     connection.connection_lost(None)
     assert found == said
+
+
+async def test_a_ping_is_answered_behind_the_messages_before_it() -> None:
+    connection = await opened(DirectConnection)
+    assert isinstance(connection, DirectConnection)
+    assert isinstance(connection.transport, Wire)
+    found: list[int] = []
+    written = connection.transport.written
+    connection.hand_over(lambda said: found.extend([len(written)] * len(said)), largest=LARGEST)
+    text, ping = frame(TEXT, b"hello"), frame(PING, b"")
+    connection.data_received((text * (FEW + 1) + ping) * 2 + text)
+    while connection.behind:
+        await asyncio.sleep(0)
+    assert found == [0] * (FEW + 1) + [1] * (FEW + 1) + [2]
+
+
+async def test_what_came_before_the_handshake_was_looked_at_is_handed_over() -> None:
+    connection = await opened(DirectConnection)
+    assert isinstance(connection, DirectConnection)
+    found: list[bytes] = []
+    connection.data_received(frame(TEXT, b"hello") * (2 * FEW))
+    connection.hand_over(found.extend, largest=LARGEST)
+    assert found == [b"hello"] * (2 * FEW)
+
+
+async def test_what_nobody_will_take_does_not_keep_a_connection_from_its_end() -> None:
+    connection = await opened(DirectConnection)
+    connection.data_received(frame(TEXT, b"") * (2 * MOST_AT_ONCE))
+    connection.connection_lost(None)
+    with pytest.raises(ConnectionClosed):
+        await connection.recv()
 
 
 async def test_what_nobody_took_is_forgotten_with_the_connection() -> None:

@@ -19,7 +19,7 @@ _TEXT = 0x81
 """How a text message begins that is one frame, with no extension applied."""
 
 FEW, MOST_AT_ONCE = 4, 128
-"""How many messages are handed over in one go: a few of what was read together, then twice as many.
+"""How many messages are looked at in one go: a few of what was read together, then twice as many.
 
 While there are more, nothing else is read, and everybody has two turns of the event loop between
 two goes. So the first is with whoever watches before the others are looked at; what a fast provider
@@ -34,16 +34,18 @@ _END = b"\r\n\r\n"
 class DirectConnection(ClientConnection):
     """A connection whose messages go to a function; `recv` has none, and tells of the end.
 
-    `_step` is how many bytes are left until a frame begins, or None where that is not known:
-    before the end of the handshake, and for good where the server spoke in the same breath.
+    `behind` says that there was so much to read that some of it was not looked at so far. `_step`
+    is how many bytes are left until a frame begins, or None where that is not known: before the
+    end of the handshake, and for good where the server spoke in the same breath.
     """
 
+    behind = False
     _take: Callable[[list[bytes]], None] | None = None
     _largest = 0
     _most = FEW
     _step: int | None = None
     _tail: bytes | None = b""  # the last bytes of the handshake, until its end was seen
-    _kept = b""  # the beginning of a frame that does not say so far how long it is
+    _unread = b""
     _in_pieces = False
     _pieces: bytearray
     _whole: list[bytes]
@@ -61,19 +63,26 @@ class DirectConnection(ClientConnection):
         self._take, self._largest = take, largest
         self._pass_on()
 
-    @property
-    def behind(self) -> bool:
-        """Whether there are messages that were read and not handed over."""
-        return bool(self._whole)
-
     def data_received(self, data: bytes) -> None:
-        """Read what the network has; asyncio calls this."""
+        """Take what the network has; asyncio calls this."""
         if self._step is None:
             super().data_received(data)
             self._find_step(data)
-        else:
-            self._cut(data, self._step)
-        self._pass_on()
+            self._pass_on()
+            return
+        self._unread += data
+        if not self.behind:
+            self._look(self._step)
+
+    def eof_received(self) -> None:
+        """Look at all that came before the end; asyncio calls this."""
+        self._look_on(to_the_end=True)
+        super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Look at all that came before the end; asyncio calls this."""
+        self._look_on(to_the_end=True)
+        super().connection_lost(exc)
 
     def process_event(self, event: Request | Response | Frame) -> None:
         """Take in what the protocol has read."""
@@ -86,26 +95,33 @@ class DirectConnection(ClientConnection):
             self._whole.append(bytes(self._pieces))
             self._pieces.clear()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Hand everything over that came before the end; asyncio calls this."""
-        while self._whole and self._take is not None:
-            self._pass_on()
-        super().connection_lost(exc)
-
     def _pass_on(self) -> None:
-        """Hand over what may be handed over now, and the rest in the next turns."""
-        if self._take is None:
-            return
-        messages, self._whole = self._whole[: self._most], self._whole[self._most :]
-        if messages:
+        if self._whole and self._take is not None:
+            messages, self._whole = self._whole, []
             self._take(messages)
-        if self._whole:
+
+    # -- a few at a time -------------------------------------------------------------------
+
+    def _look(self, step: int) -> None:
+        """Look at what was read, as far as its turn goes; the rest comes in later ones."""
+        self.behind = self._cut(step)
+        self._pass_on()
+        if self.behind:
             self._most = min(2 * self._most, MOST_AT_ONCE)
             self.transport.pause_reading()
-            self.loop.call_soon(self.loop.call_soon, self._pass_on)
-        else:
+            self.loop.call_soon(self._look_soon)
+        elif self._most > FEW:
             self._most = FEW
             self.transport.resume_reading()
+
+    def _look_soon(self) -> None:
+        self.loop.call_soon(self._look_on)
+
+    def _look_on(self, *, to_the_end: bool = False) -> None:
+        while self.behind and self._step is not None:
+            self._look(self._step)
+            if not to_the_end:
+                break
 
     # -- which bytes are whole messages ----------------------------------------------------
 
@@ -119,31 +135,39 @@ class DirectConnection(ClientConnection):
         if place == len(seen) - len(_END):
             self._step = 0
 
-    def _cut(self, data: bytes, step: int) -> None:
-        """Cut the small messages out of what was read; the protocol gets the rest, in order."""
-        data, self._kept = self._kept + data, b""
-        at, end = 0, len(data)
-        while at < end:
+    def _cut(self, step: int) -> bool:
+        """Cut the small messages out of what was read; the protocol gets the rest, in order.
+
+        Whether there were enough of them before all was looked at.
+        """
+        data, at, left = self._unread, 0, self._most
+        while at < len(data) and left > 0:
             if not step and self.state is State.OPEN:
-                at = self._messages(data, at)
+                known, begun = len(self._whole), at
+                at = self._messages(data, at, left)
+                if at > begun:
+                    left -= len(self._whole) - known
+                    continue
                 step = _size(data[at : at + _LONGEST_HEADER])
                 if not step:
-                    self._kept = data[at:]
                     break
-            stop = at + step if step else end  # nothing is told apart behind a goodbye
+            self._pass_on()  # before anything is answered that came behind it
+            stop = at + step if step else len(data)  # nothing is told apart behind a goodbye
             rest = data[at:stop]
             super().data_received(rest)
             step, at = max(0, step - len(rest)), at + len(rest)
-        self._step = step
+        self._step, self._unread = step, data[at:]
+        return left <= 0 and at < len(data)
 
-    def _messages(self, data: bytes, at: int) -> int:
-        """Take whole small messages; where the first frame begins that is none.
+    def _messages(self, data: bytes, at: int, most: int) -> int:
+        """Take whole small messages, so many at the most; where what comes behind them begins.
 
-        What it saves, measured: 0.5 µs for each where the protocol and `recv` take 5.4, and 2 µs
-        for one that is read alone where they take 15.
+        What it saves, measured: 0.5 µs for each where the protocol and `recv` take 5.4.
         """
         end = len(data) if not self._in_pieces else at
-        while end - at > 4 and data[at] == _TEXT:
+        for _ in range(most):
+            if end - at < 5 or data[at] != _TEXT:
+                break
             length, start = data[at + 1], at + 2
             if length == 126:
                 length, start = data[at + 2] << 8 | data[at + 3], at + 4
