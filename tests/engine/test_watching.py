@@ -10,11 +10,13 @@ from functools import partial
 import pytest
 
 import turnlog
+from turnlog import events as ev
 from turnlog.canonical import JsonObject
 from turnlog.draft import Ambient
 from turnlog.errors import InvalidInput
 from turnlog.ports import Append, Appended, Frame, Head, Request
 from turnlog.record import Recorded
+from turnlog.sending import NOTE_TURNS
 from turnlog.store import MemoryStore
 from turnlog.testing import Reply, call, failed, item, refusal, reply, text
 from turnlog.updates import (
@@ -392,3 +394,34 @@ async def test_what_was_written_between_two_looks_is_told_too() -> None:
         store.between += [partial(asyncio.sleep, 0), partial(chat.run, "Two.")]
         assert texts(await collect(chat.attach(cursor))) == "Two."
         assert not store.between
+
+
+async def test_a_note_that_comes_while_another_is_written_is_written_behind_it() -> None:
+    gate = asyncio.Event()
+
+    async def turns() -> None:
+        for _ in range(2 * NOTE_TURNS):
+            await asyncio.sleep(0)
+
+    class Slow(MemoryStore):
+        async def append(self, append: Append) -> Appended:
+            if any(isinstance(one.event, ev.ResponseStarted) for one in append.events):
+                await gate.wait()
+            return await super().append(append)
+
+    class Odd(ReplayTransport):
+        async def send(self, request: Request) -> AsyncGenerator[Frame]:
+            async for frame in super().send(request):
+                yield frame
+                if frame.type == "response.created":
+                    await turns()
+                    yield Frame(type="response.odd", data={"type": "response.odd"})
+                    await turns()
+                    gate.set()
+
+    async with opened(Odd([text("One.")]), agent(), store=Slow()) as log:
+        chat = await log.conversation("c", agent="test")
+        assert (await chat.run("Go.")).output_text == "One."
+        found = await tags(chat)
+        started = found.index("response.started")
+        assert found[started : started + 2] == ["response.started", "provider.noted"]
