@@ -8,6 +8,7 @@ microseconds; benchmarks/limits.md uses it to say what a target that is not met 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import statistics
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def mark(marks: Marks, of: Any, name: str, before: str = "", after: str = "") ->
         note(after)
         return found
 
-    setattr(of, name, awaited if asyncio.iscoroutinefunction(method) else called)
+    setattr(of, name, awaited if inspect.iscoroutinefunction(method) else called)
 
 
 def show(title: str, rows: Sequence[Marks], order: Sequence[str]) -> None:

@@ -60,16 +60,8 @@ class Ambient:
 
     def ids(self, prefix: str, count: int) -> list[str]:
         """So many new ids."""
-        begins, drawn = f"{prefix}_{self.now() // 1000:012x}", self._drawn(10, count)
-        return [begins + one.hex() for one in drawn]
-
-    def salts(self, count: int) -> list[bytes]:
-        """So many new salts of 16 bytes."""
-        return self._drawn(16, count)
-
-    def _drawn(self, size: int, count: int) -> list[bytes]:
-        drawn = self.token(size * count) if count else b""
-        return [drawn[at : at + size] for at in range(0, len(drawn), size)]
+        begins = f"{prefix}_{self.now() // 1000:012x}"
+        return [begins + self.token(10).hex() for _ in range(count)]
 
 
 @dataclass(slots=True)
@@ -101,7 +93,7 @@ class Draft:
             actor=self.actor,
             epoch=self.epoch,
             ids=self.ambient.ids("evt", len(decided)),
-            salts=self.ambient.salts(len(decided)),
+            salts=[self.ambient.token(16) for _ in decided],
         )
         previous = bytes.fromhex(self.state.hash)
         recorded = record(self.state.id, self.state.version, previous, decided, stamp)

@@ -220,7 +220,8 @@ async def test_a_turn_may_begin_while_the_one_before_still_tidies_up() -> None:
             while "One." not in [item.text for item in await chat.items(last=1)]:
                 await asyncio.sleep(0)
 
-        chat._engine.recent.forget(chat.id)  # so that it reads before it begins
+        engine = chat._engine  # pyright: ignore[reportPrivateUsage]
+        engine.recent.forget(chat.id)  # so that it reads before it begins
         store.behind(2, first)
         second = await chat.send("Second.")
         assert (await second.result()).output_text == "Two."
