@@ -95,7 +95,7 @@ def pure(times: int) -> None:
             actor="user",
             epoch=None,
             ids=ambient.ids("evt", len(new)),
-            salts=ambient.salts(len(new)),
+            salts=[ambient.token(16) for _ in new],
         )
         recorded = record("c", state.version, bytes.fromhex(state.hash), new, stamp)
         marks["recorded (encoded again, SHA-256, chained)"] = perf_counter()
