@@ -11,6 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from .decide import Command, decide
@@ -29,7 +30,7 @@ class _Random:
 
     def __init__(self) -> None:
         self.renew()
-        if hasattr(os, "register_at_fork"):
+        with suppress(AttributeError):  # where nothing forks
             os.register_at_fork(after_in_child=self.renew)  # which has the same bytes otherwise
 
     def renew(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
@@ -165,11 +165,11 @@ async def _take_over(engine: Engine, head: Head, found: Reception | None) -> lis
         taken = draft.state.version == head.state.version and not engine.runs(conversation)
         return "acquire" if taken else None
 
-    try:
+    held = False
+    with suppress(StaleEpoch):  # somebody else has taken it
         await engine.commit(conversation, act, epoch=epoch)
-    except StaleEpoch:
-        return []
-    if not taken:
+        held = taken
+    if not held:
         return None
     done: list[Recovered] = []
     if found is not None and head.state.turn is not None:

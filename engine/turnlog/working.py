@@ -196,12 +196,12 @@ class Worker:
         if len(self.engine.live) >= self.most or self._judged.get(row.id) == row.version:
             return
         head = await self.engine.store.head(row.id)
-        if head is None or self.engine.runs(row.id) or not await self._is_ours(head.state):
+        # It may have come to its end since it was listed.
+        over = head is None or (head.state.turn is None and not head.state.queued)
+        if head is None or over or self.engine.runs(row.id) or not await self._is_ours(head.state):
             self._judged[row.id] = row.version
             return
         state = head.state
-        if state.turn is None and not state.queued:
-            return  # it has come to its end since it was listed
         turn = state.turn.id if state.turn is not None else state.queued[0].id
         tried = self._tried.get(row.id)
         if tried is None or tried.turn != turn:

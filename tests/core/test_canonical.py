@@ -206,8 +206,9 @@ def nested(depth: int) -> Json:
 def test_what_may_be_nested_can_be_written_and_read() -> None:
     deepest = nested(DEEPEST)
     assert loads(dumps(deepest)) == deepest
-    wide: Json = [[{"a": 1}]] * (2 * DEEPEST)
-    assert loads(dumps(wide)) == wide
+    for wide in ([[{"a": 1}]] * (2 * DEEPEST), [[{"a": 0.5}]] * (2 * DEEPEST)):
+        assert loads(dumps(cast(Json, wide))) == wide
+        assert loads(b" " + dumps(cast(Json, wide))) == wide
 
 
 def test_what_is_nested_deeper_is_refused_both_ways() -> None:

@@ -10,12 +10,16 @@ import pytest
 
 from turnlog import events as ev
 from turnlog.commands import AddItems, Keyed, Start
+from turnlog.context import requested
 from turnlog.conversation import Conversation
+from turnlog.diff import diff
 from turnlog.draft import Ambient, Draft
-from turnlog.errors import Busy, InvalidInput, ItemPresent, VersionConflict
+from turnlog.errors import Busy, InvalidInput, ItemPresent, StoreCorrupt, VersionConflict
 from turnlog.head import changed
 from turnlog.ports import Append, Appended, Head
 from turnlog.recent import KEPT, Recent
+from turnlog.record import to_json
+from turnlog.starting import make_way
 from turnlog.state import Config, State, start
 from turnlog.store import MemoryStore
 from turnlog.testing import call, text
@@ -167,6 +171,47 @@ async def test_a_queue_that_waits_is_no_idle_conversation() -> None:
         assert (await chat.run("Pay.")).status == "waiting"
         queued = await chat.send("Behind.", if_busy="queue", pending="abandon")
         assert (await queued.result()).output_text == "Paid."
+
+
+async def test_what_is_missing_in_a_tail_is_damage() -> None:
+    store, draft = MemoryStore(), Draft(start("c"), Ambient(), "user")
+    draft.do(Start())
+    draft.do(AddItems(items=(Keyed("itm_1", {"role": "user", "content": "Hi."}),)))
+    await store.append(draft.append(None))
+    lost = Draft(draft.state, Ambient(), "user")
+    lost.do(AddItems(items=(Keyed("itm_2", {"role": "user", "content": "Lost."}),)))
+    tail = ev.Range(of="tail", start=2, stop=4)
+    with pytest.raises(StoreCorrupt, match="lacks version 3"):
+        await requested(store, lost.state, [tail])
+
+
+async def test_a_head_that_is_old_says_nothing_of_who_runs() -> None:
+    async with opened([text("One.").but(delay=0.001)], agent()) as log:
+        chat = await log.conversation("c", agent=agent())
+        engine = chat._engine  # pyright: ignore[reportPrivateUsage]
+        turn = await chat.send("Go.")
+        head = await engine.head("c")
+        await turn.result()
+        await engine.wind_up()
+        assert head.mine and not await engine.is_left(head)
+        await make_way(engine, "c", "interrupt")
+
+
+# -- what is small -------------------------------------------------------------------------
+
+
+def test_random_bytes_are_as_many_as_are_asked_for() -> None:
+    ambient = Ambient()
+    assert [len(ambient.token(size)) for size in (16, 1024, 4096, 5000)] == [16, 1024, 4096, 5000]
+
+
+def test_an_id_of_two_types_does_not_stand_twice() -> None:
+    items = [{"type": "message", "id": "x", "role": "user"}, {"type": "reasoning", "id": "x"}]
+    assert len(diff([], items)) == 2
+
+
+def test_what_is_json_already_stays_as_it_is() -> None:
+    assert to_json(0.5) == 0.5
 
 
 # -- work within work ----------------------------------------------------------------------
