@@ -197,6 +197,17 @@ async def test_a_head_that_is_old_says_nothing_of_who_runs() -> None:
         await make_way(engine, "c", "interrupt")
 
 
+async def test_to_resume_what_runs_here_changes_nothing() -> None:
+    async with opened([text("One.").but(stall_after=1)], agent()) as log:
+        chat = await log.conversation("c", agent=agent())
+        turn = await chat.send("Go.")
+        before = await tags(chat)
+        await turn.resume()
+        assert [one for one in await tags(chat) if one == "turn.resumed"] == []
+        assert (await tags(chat))[: len(before)] == before
+        await turn.cancel()
+
+
 # -- what is small -------------------------------------------------------------------------
 
 
