@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
@@ -165,11 +165,11 @@ async def _take_over(engine: Engine, head: Head, found: Reception | None) -> lis
         taken = draft.state.version == head.state.version and not engine.runs(conversation)
         return "acquire" if taken else None
 
-    held = False
-    with suppress(StaleEpoch):  # somebody else has taken it
+    try:
         await engine.commit(conversation, act, epoch=epoch)
-        held = taken
-    if not held:
+    except StaleEpoch:
+        return []
+    if not taken:
         return None
     done: list[Recovered] = []
     if found is not None and head.state.turn is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,7 @@ from turnlog.head import changed
 from turnlog.ports import Append, Appended, Head
 from turnlog.recent import KEPT, Recent
 from turnlog.record import to_json
+from turnlog.settling import _take_over  # pyright: ignore[reportPrivateUsage]
 from turnlog.starting import make_way
 from turnlog.state import Config, State, start
 from turnlog.store import MemoryStore
@@ -195,6 +197,16 @@ async def test_a_head_that_is_old_says_nothing_of_who_runs() -> None:
         await engine.wind_up()
         assert head.mine and not await engine.is_left(head)
         await make_way(engine, "c", "interrupt")
+
+
+async def test_a_lease_that_somebody_took_since_is_left_to_them() -> None:
+    async with opened([text("One.")], agent()) as log:
+        chat = await log.conversation("c", agent=agent())
+        await chat.run("Go.")
+        engine = chat._engine  # pyright: ignore[reportPrivateUsage]
+        before = await engine.head("c")
+        assert await _take_over(engine, replace(before, epoch=before.epoch - 1), None) == []
+        assert await engine.head("c") == before
 
 
 async def test_to_resume_what_runs_here_changes_nothing() -> None:
