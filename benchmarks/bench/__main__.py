@@ -7,6 +7,7 @@ The one rule: progress goes to stderr and tables to stdout; what was measured is
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -23,16 +24,22 @@ from .runner import WORK, Run, plan, run_all
 from .table import as_text
 
 LAST = ROOT / "last.json"
+ENDS = (signal.SIGINT, signal.SIGTERM)
+"""Either ends a run early with what it has; a shell has background jobs ignore the first."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; the exit code."""
     options = _parser().parse_args(arguments, Options())
+    before = [(one, signal.signal(one, signal.default_int_handler)) for one in ENDS]
     try:
         return _main(options)
     except BadResult as problem:
         print(problem, file=sys.stderr)
         return 2
+    finally:
+        for one, handler in before:
+            signal.signal(one, handler)
 
 
 @dataclass(slots=True)
