@@ -212,10 +212,10 @@ def over_sse(found: Medians, _: Machine) -> Checks:
 
 
 def to_wire(found: Medians, machine: Machine) -> Checks:
-    """A call to its request on the wire."""
-    sync = middle(machine.sync_ms).median
+    """A call to its request on the wire, beside a sync as it was when the calls were made."""
     for ours, raw, wire in WIRES:
         more = _more(found, ours, raw, "to_wire_p50_ms")
+        sync = (found.find("first", ours, "sync_ms") or middle(machine.sync_ms)).median
         text = f"{wire} +{short(more.median)} ms (an fsync takes {short(sync)} ms)"
         yield _at_most(more, sync + 0.5, text)
 

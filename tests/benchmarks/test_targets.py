@@ -115,6 +115,14 @@ def test_an_fsync_is_granted_as_the_machine_was_measured() -> None:
     assert "WebSocket +1.4 ms (an fsync takes 1 ms)" in row.reached
 
 
+def test_a_sync_that_was_measured_with_the_calls_goes_before_the_machines() -> None:
+    slow = changed("first", "turnlog WebSocket", to_wire_p50_ms=1.6, sync_ms=0.8)
+    row = by_check(medians(slow))["to_wire"]
+
+    assert row.met is False
+    assert "WebSocket +1.4 ms (an fsync takes 0.8 ms)" in row.reached
+
+
 def test_rounds_on_both_sides_of_a_bound_are_told() -> None:
     given = [
         run("diff", "turnlog", None, at, {"append_ms": one, "middle_ms": 3})

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import turnlog
 from bench import canned
+from bench.machine import probe
 from bench.subject import Given, Measured, span, versions
 from bench.wire import (
     FIRST,
@@ -97,14 +98,20 @@ async def deltas(given: Given) -> Measured:
 
 
 async def first(given: Given) -> Measured:
-    """Turns of one conversation, one after another: `send` until its intent is durable, and on."""
+    """Turns of one conversation, one after another: `send` until its intent is durable, and on.
+
+    `sync_ms` is what a sync takes here and now, before the calls that wait for one and after them.
+    """
     times = given.number("times")
     async with _open(given) as log:
         await _calls(log, "at once", FIRST, WARM)
+        before = probe(given.folder)
         at_once = await _calls(log, "at once", FIRST, times)
+        after = probe(given.folder)
         await _calls(log, "thinking", THINKING, WARM)
         thinking = await _calls(log, "thinking", THINKING, times)
-    return Measured(first_figures(at_once, thinking), _facts(given))
+    figures = first_figures(at_once, thinking) | {"sync_ms": (before + after) / 2}
+    return Measured(figures, _facts(given))
 
 
 async def full_request(given: Given) -> Measured:
