@@ -1,8 +1,9 @@
 """Every transport of ours passes the contract, the network ones against the simulator."""
 
+import math
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,8 @@ from turnlog.testing.transport_contract import TransportContract
 from turnlog_transports import fallback, http, replay, websocket
 from turnlog_transports.profiles import OPENAI
 from turnlog_transports.simulator import Simulator
+
+from ..faults.given import in_no_time
 
 TLS = ssl.create_default_context()
 """Made once: to read the certificates of a machine takes longer than most tests."""
@@ -87,3 +90,41 @@ async def test_a_transport_that_cannot_be_served_says_so() -> None:
         await TransportContract().serve([])
     with pytest.raises(NotImplementedError):
         await TransportContract().appear([])
+
+
+class Busy(TestReplay):
+    """A machine that is too busy for anything to come in time, so many times."""
+
+    __test__ = False
+
+    def __init__(self, times: float) -> None:
+        self.left = times
+
+    async def serve(
+        self, replies: Sequence[Reply], *, timeouts: Timeouts | None = None
+    ) -> Transport:
+        self.left -= 1
+        if self.left < 0:
+            return await super().serve(replies, timeouts=timeouts)
+        late = [reply.but(stall_after=0) for reply in replies]
+        return await super().serve(late, timeouts=Timeouts(first_frame=1))
+
+
+DEADLINES = [
+    TransportContract.test_w23_silence_before_the_first_frame_is_unheard,
+    TransportContract.test_w23_silence_behind_a_frame_is_lost,
+    TransportContract.test_a_slow_answer_takes_longer_than_any_silence_may,
+    TransportContract.test_an_answer_that_never_ends_is_lost_in_the_end,
+]
+
+
+@pytest.mark.parametrize("test", DEADLINES)
+@in_no_time
+async def test_a_busy_machine_is_given_more_time(
+    test: Callable[[TransportContract], Awaitable[None]],
+) -> None:
+    busy = Busy(1)
+    await test(busy)
+    assert busy.left == -1
+    with pytest.raises(AssertionError):
+        await test(Busy(math.inf))

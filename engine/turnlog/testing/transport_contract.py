@@ -8,7 +8,7 @@ pytest-asyncio in its `auto` mode, or the like), and imports none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -33,8 +33,11 @@ from ..state import Parent
 from . import scripts
 from .scripts import Reply
 
-SHORT = 0.15
-"""How many seconds the deadline lasts that a test waits for; all others are far away."""
+DEADLINES = (0.15, 1.0, 5.0)
+"""How many seconds a deadline lasts that a test waits for; all others are far away.
+
+A longer one counts where the machine was too busy for what has to happen within a shorter one.
+"""
 
 CROWD = 20
 """How many requests are made at once where answers might mix."""
@@ -71,7 +74,7 @@ class TransportContract:
     test waits before it fails; nothing that passes takes as long.
     """
 
-    patience = 10.0
+    patience = 30.0
 
     async def serve(
         self, replies: Sequence[Reply], *, timeouts: Timeouts | None = None
@@ -294,44 +297,35 @@ class TransportContract:
     # -- deadlines -------------------------------------------------------------------------
 
     async def test_w23_silence_before_the_first_frame_is_unheard(self) -> None:
-        async with self.serving(
-            scripts.text("Never.").but(stall_after=0),
-            scripts.text("Taken."),
-            timeouts=Timeouts(first_frame=SHORT),
-        ) as transport:
-            heard = await self.ask(transport)
-            assert heard.frames == ()
-            assert isinstance(heard.error, Unheard)
-            assert (await self.ask(transport)).text == "Taken."
+        silent = scripts.text("Never.").but(stall_after=0)
+        heard = await self._too_late(silent, lambda seconds: Timeouts(first_frame=seconds), 0)
+        assert heard.frames == ()
+        assert isinstance(heard.error, Unheard)
 
     async def test_w23_silence_behind_a_frame_is_lost(self) -> None:
-        async with self.serving(
-            scripts.text("Never whole.").but(stall_after=2),
-            scripts.text("Taken."),
-            timeouts=Timeouts(idle=SHORT),
-        ) as transport:
-            heard = await self.ask(transport)
-            assert len(heard.frames) == 2
-            assert isinstance(heard.error, Lost)
-            assert (await self.ask(transport)).text == "Taken."
-
-    async def test_a_slow_answer_takes_longer_than_any_silence_may(self) -> None:
-        slow = scripts.text("Slow but alive.").but(delay=SHORT / 4)
-        deadlines = Timeouts(first_frame=2 * SHORT, idle=2 * SHORT)
-        async with self.serving(slow, timeouts=deadlines) as transport:
-            heard = await self.ask(transport)
-        assert len(heard.frames) * SHORT / 4 > 2 * SHORT
-        assert heard.error is None
-        assert heard.text == "Slow but alive."
+        stalled = scripts.text("Never whole.").but(stall_after=2)
+        heard = await self._too_late(stalled, lambda seconds: Timeouts(idle=seconds), 2)
+        assert len(heard.frames) == 2
+        assert isinstance(heard.error, Lost)
 
     async def test_an_answer_that_never_ends_is_lost_in_the_end(self) -> None:
-        endless = Reply(items=scripts.text("On and on. " * 200).items, chunk=1, delay=SHORT / 10)
-        deadlines = Timeouts(total=2 * SHORT)
-        async with self.serving(endless, scripts.text("Taken."), timeouts=deadlines) as transport:
-            heard = await self.ask(transport)
-            assert heard.frames
-            assert isinstance(heard.error, Lost)
-            assert (await self.ask(transport)).text == "Taken."
+        endless = Reply(items=scripts.text("On and on. " * 200).items, chunk=1, delay=0.05)
+        heard = await self._too_late(endless, lambda seconds: Timeouts(total=2 * seconds), 1)
+        assert heard.frames
+        assert isinstance(heard.error, Lost)
+
+    async def test_a_slow_answer_takes_longer_than_any_silence_may(self) -> None:
+        heard = Heard(())
+        for seconds in DEADLINES:
+            slow = scripts.text("Slow but alive.").but(delay=seconds / 4)
+            deadlines = Timeouts(first_frame=2 * seconds, idle=2 * seconds)
+            async with self.serving(slow, timeouts=deadlines) as transport:
+                heard = await self.ask(transport)
+            if heard.error is None:
+                break
+        assert heard.error is None
+        assert len(heard.frames) / 4 > 2
+        assert heard.text == "Slow but alive."
 
     # -- leaving early ---------------------------------------------------------------------
 
@@ -566,6 +560,23 @@ class TransportContract:
             assert [frame.terminal for frame in found.frames] == ["completed"]
             assert text(obj(found.last.data, "response"), "id") == response
             assert [frame.terminal for frame in gone.frames] == ["completed"]
+
+    async def _too_late(
+        self, reply: Reply, timeouts: Callable[[float], Timeouts], frames: int
+    ) -> Heard:
+        """What comes of an answer that outlasts its deadline; the next request is answered.
+
+        As many frames are there in time, and that next answer, or the deadline was too short.
+        """
+        heard = taken = Heard(())
+        for seconds in DEADLINES:
+            after = scripts.text("Taken.")
+            async with self.serving(reply, after, timeouts=timeouts(seconds)) as transport:
+                heard, taken = await self.ask(transport), await self.ask(transport)
+            if len(heard.frames) >= frames and taken.error is None:
+                break
+        assert taken.text == "Taken.", taken.error
+        return heard
 
     async def _left_two(self, transport: Transport, told: list[Late]) -> asyncio.Task[Heard]:
         """Three answers begin: one is kept, whose task this is, and two are left in two ways."""
