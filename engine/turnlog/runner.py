@@ -95,7 +95,10 @@ class Runner:
         self._engine.live[self.held.conversation] = self
         self._engine.heads[self.held.conversation] = state
         self._engine.news.elsewhere(self.held.conversation, self._look)
-        self._main = asyncio.create_task(self._run(first), name=f"turnlog {self.turn}")
+        if first is not None:
+            # Begun here, it is on the wire before `send` returns and its caller goes on.
+            self._work = asyncio.create_task(self._exchange(first))
+        self._main = asyncio.create_task(self._run(), name=f"turnlog {self.turn}")
         self._main.add_done_callback(_retrieved)
 
     def release(self) -> None:
@@ -141,11 +144,11 @@ class Runner:
 
     # -- the loop ----------------------------------------------------------------------------
 
-    async def _run(self, first: Outgoing | None) -> None:
+    async def _run(self) -> None:
         try:
             async with self._stack:
-                if first is not None:
-                    await self._work_on(self._exchange(first))
+                if self._work is not None:
+                    await self._finish(self._work)
                 elif (attempt := (await self.held.state()).attempt) is not None:
                     await self._work_on(self._hear_on(attempt))
                 while self._stopped is None and not await self._step():
@@ -195,7 +198,11 @@ class Runner:
         if self._stopped is not None:
             work.close()
             return
-        task = self._work = asyncio.create_task(work)
+        await self._finish(asyncio.create_task(work))
+
+    async def _finish(self, task: asyncio.Task[None]) -> None:
+        """Wait until what was begun is over, or cut short."""
+        self._work = task
         try:
             await asyncio.wait([task])
         finally:
