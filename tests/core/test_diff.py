@@ -87,6 +87,16 @@ def test_the_same_message_twice_is_two_items() -> None:
 def test_an_id_that_stands_twice_is_refused() -> None:
     with pytest.raises(InvalidInput, match="the item 'm' stands twice"):
         diff([], [said("m"), user(), said("m", "again")])
+    with pytest.raises(InvalidInput, match="the item '' stands twice"):
+        diff([], [said(""), said("", "again")])
+
+
+def test_an_id_that_is_no_text_is_none() -> None:
+    odd: list[JsonObject] = [{**user("a"), "id": ["m"]}, {**user("b"), "id": ["m"]}]
+    assert diff(odd, odd) == [Kept(old=0, new=0), Kept(old=1, new=1)]
+    assert diff([], odd) == [Added(new=0, item=odd[0]), Added(new=1, item=odd[1])]
+    with pytest.raises(InvalidInput, match="the item 'm' stands twice"):
+        diff([], [*odd, said("m"), said("m")])
 
 
 def test_w14_the_cost_is_that_of_the_change() -> None:
