@@ -167,14 +167,20 @@ def chain(previous: bytes, fields: Sequence[str | int | bytes | None]) -> bytes:
     A field is prefixed by four bytes of length, an integer stands in decimal, and an absent
     field is an explicit null, so that no two lists of fields share their bytes (design, section 3).
     """
-    parts = [HASH_TAG, previous]
-    for field in fields:
-        if field is None:
-            parts.append(_ABSENT)
-        else:
-            raw = field if type(field) is bytes else str(field).encode("utf-8", "surrogatepass")
-            parts += (len(raw).to_bytes(4, "big"), raw)
-    return sha256(b"".join(parts)).digest()
+    return chained(previous, *map(framed, fields))
+
+
+def chained(previous: bytes, *frames: bytes) -> bytes:
+    """The next hash of a chain, of fields that were `framed`: many events share some of them."""
+    return sha256(b"".join((HASH_TAG, previous, *frames))).digest()
+
+
+def framed(field: str | int | bytes | None) -> bytes:
+    """A field as it is hashed in a chain."""
+    if field is None:
+        return _ABSENT
+    raw = field if type(field) is bytes else str(field).encode("utf-8", "surrogatepass")
+    return len(raw).to_bytes(4, "big") + raw
 
 
 _ABSENT = b"\xff\xff\xff\xff"

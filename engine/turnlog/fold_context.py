@@ -59,9 +59,8 @@ def to_tail(state: State, version: int) -> State:
 
 def joined(state: State, added: Sequence[Recorded]) -> State:
     """The state after events that each put an item at the end: `evolve` for all of them at once."""
-    tail, last = state.tail, added[-1]
-    for ordinal, one in enumerate(added, state.next):
-        tail = put(tail, ordinal, one.version)
+    first, last = added[0], added[-1]
+    tail = put(state.tail, state.next, first.version, len(added))
     return changed(
         state,
         version=last.version,

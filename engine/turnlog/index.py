@@ -7,10 +7,10 @@ every table from the log with the same function.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count, groupby
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 from . import events as ev
 from .canonical import JsonObject, text
@@ -31,6 +31,40 @@ class Put:
     item_id: str | None
     call_id: str | None
     response: str | None
+
+
+class _PutInTheMaking:
+    """A `Put` until it is whole: its slots can still be set, the plain way.
+
+    What it saves, measured: 0.5 us where the constructor of a frozen dataclass takes 1.9.
+    """
+
+    __slots__ = Put.__slots__
+
+    def __init__(
+        self,
+        version: int,
+        ordinal: int,
+        item_version: int,
+        key: str,
+        item_id: str | None,
+        call_id: str | None,
+        response: str | None,
+    ) -> None:
+        self.version = version
+        self.ordinal = ordinal
+        self.item_version = item_version
+        self.key = key
+        self.item_id = item_id
+        self.call_id = call_id
+        self.response = response
+        self.__class__ = _PUT
+
+
+_PUT = cast("Any", Put)
+_put_of = cast(
+    "Callable[[int, int, int, str, str | None, str | None, str | None], Put]", _PutInTheMaking
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,15 +180,8 @@ def _context(before: State, after: State, recorded: Recorded) -> list[Change]:
 
 
 def _put(recorded: Recorded, ordinal: int, key: str, item: JsonObject) -> Put:
-    return Put(
-        version=recorded.version,
-        ordinal=ordinal,
-        item_version=recorded.version,
-        key=key,
-        item_id=text(item, "id"),
-        call_id=call_id_of(item),
-        response=None,
-    )
+    version = recorded.version
+    return _put_of(version, ordinal, version, key, text(item, "id"), call_id_of(item), None)
 
 
 def _output(

@@ -19,17 +19,20 @@ class Run:
     count: int
 
 
-def put(tail: Sequence[Run], ordinal: int, version: int) -> tuple[Run, ...]:
-    """The tail with one more item; it joins the run before it where both numbers follow."""
+def put(tail: Sequence[Run], ordinal: int, version: int, count: int = 1) -> tuple[Run, ...]:
+    """The tail with one more item; it joins the run before it where both numbers follow.
+
+    `count` are put at its end at once, where nothing stands behind `ordinal`.
+    """
     before, after = tuple(tail), tuple[Run, ...]()
     if tail and tail[-1].ordinal >= ordinal:
         before = tuple(run for run in tail if run.ordinal < ordinal)
         after = tuple(run for run in tail if run.ordinal > ordinal)
     if before and (last := before[-1]).ordinal + last.count == ordinal:
         if last.version + last.count == version:
-            longer = Run(ordinal=last.ordinal, version=last.version, count=last.count + 1)
+            longer = Run(ordinal=last.ordinal, version=last.version, count=last.count + count)
             return (*before[:-1], longer, *after)
-    return (*before, Run(ordinal=ordinal, version=version, count=1), *after)
+    return (*before, Run(ordinal=ordinal, version=version, count=count), *after)
 
 
 def split(tail: Sequence[Run], ordinal: int) -> list[Run]:
