@@ -6,7 +6,6 @@ The one rule: the log owns the turn and runs it; a handle watches, waits, cancel
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar, cast
 
@@ -42,13 +41,13 @@ class Turn(Generic[T]):
     def __aiter__(self) -> AsyncIterator[Update]:
         return self.updates()
 
-    async def updates(self, after: Cursor | str | None = None) -> AsyncGenerator[Update]:
-        """What happens in the turn, from its start or behind a cursor, to its end."""
+    def updates(self, after: Cursor | str | None = None) -> AsyncGenerator[Update]:
+        """What happens in the turn, from its start or behind a cursor, to its end.
+
+        Raises InvalidInput for a text that is no cursor.
+        """
         cursor = Cursor.parse(after) if isinstance(after, str) else after
-        stream = watch(self._engine, self.conversation, cursor, turn=self.id)
-        async with aclosing(stream):
-            async for update in stream:
-                yield update
+        return watch(self._engine, self.conversation, cursor, turn=self.id)
 
     async def result(self) -> TurnResult[T]:
         """Wait until the turn ended or waits for an answer, and say what it came to.

@@ -7,8 +7,8 @@ is written: facts and checkpoints, and not each delta.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .engine import Engine, Running, is_elsewhere
@@ -35,15 +35,16 @@ async def watch(
         start = await _start(engine, conversation, after, turn)
         view = _View(engine, conversation, Narrator(after or Cursor(start)), start)
         while True:
-            stretch = view.stretch()
-            async with aclosing(stretch):
-                async for update in stretch:
-                    if turn is not None and isinstance(update, TurnDone) and update.turn != turn:
-                        continue  # another one has left the queue meanwhile
-                    yield update
-                    # A pause in the log is over where the turn was resumed since.
-                    if _is_last(update, turn) and not (view.reading and _is_pause(update)):
-                        return
+            with view.taking_part():
+                while (told := await view.next()) is not None:
+                    for update in told:
+                        if turn is None or not isinstance(update, TurnDone):
+                            yield update
+                        elif update.turn == turn:  # and not another that has left the queue since
+                            yield update
+                            # A pause in the log is over where the turn was resumed since.
+                            if not (view.reading and update.status == "waiting"):
+                                return
             if not await view.goes_on(turn, ear):
                 return
 
@@ -52,7 +53,8 @@ async def watch(
 class _View:
     """What one watcher was told: the log up to `version`, and what streamed behind it.
 
-    `reading` says that what it is told stands in the log, and may be long past.
+    `reading` says that what it is told stands in the log, and may be long past; `_missing` that
+    there may be more there.
     """
 
     engine: Engine
@@ -60,23 +62,54 @@ class _View:
     narrator: Narrator
     version: int
     reading: bool = True
+    _missing: bool = True
+    _runner: Running | None = None
+    _place: Watch | None = None
     _waits: int = 0
 
-    async def stretch(self) -> AsyncGenerator[Update]:
-        """What the log says by now, and what follows live, as long as a turn runs here."""
-        runner = self.engine.live.get(self.conversation)
-        place = runner.watchers.add() if runner is not None else None
+    @contextmanager
+    def taking_part(self) -> Generator[None]:
+        """Have `next` tell what the log says by now, and what follows as long as a turn runs here.
+
+        It tells lists and is no generator, since what streams would have to pass one more of them.
+        """
+        runner = self._runner = self.engine.live.get(self.conversation)
+        place = self._place = runner.watchers.add() if runner is not None else None
+        self.reading = self._missing = True
         try:
-            self.reading = True
-            async for update in self.log():
-                yield update
-            self.reading = False
-            if runner is not None and place is not None:
-                async for update in self.live(runner, place):
-                    yield update
+            yield
         finally:
             if runner is not None and place is not None:
                 runner.watchers.remove(place)
+
+    async def next(self) -> list[Update] | None:
+        """What comes next, if anything; None where nothing more comes.
+
+        Whoever was left behind reads the log again, and what has streamed, and goes on from there.
+        """
+        if self._missing:
+            return await self._missed()
+        if self._place is None:
+            return None
+        seen = self._place.now() or await self._place.take()
+        if not isinstance(seen, str):
+            return self._told(seen)
+        if seen == "over":
+            return None
+        self._place.rejoin()
+        self._missing = True
+        return []
+
+    async def _missed(self) -> list[Update]:
+        """More of what the log tells; behind its end, what has streamed so far."""
+        if not self._knows_all():
+            page = await self.engine.store.events(self.conversation, after=self.version)
+            if page:
+                self.version = page[-1].version
+                return [update for one in page for update in self.narrator.event(one)]
+        self._missing = self.reading = False
+        streamed = self._runner.streamed() if self._runner is not None else []
+        return [update for delta in streamed for update in self.narrator.delta(delta)]
 
     async def goes_on(self, turn: str | None, ear: Ear) -> bool:
         """Wait until there is more to tell; not where nobody runs what is watched."""
@@ -101,40 +134,10 @@ class _View:
         self._waits += 1
         return is_about_to_run(head) and self._waits <= MOST_WAITS
 
-    async def log(self) -> AsyncGenerator[Update]:
-        """What the log tells that was not told so far."""
-        while not self._knows_all():
-            page = await self.engine.store.events(self.conversation, after=self.version)
-            for one in page:
-                self.version = one.version
-                for update in self.narrator.event(one):
-                    yield update
-            if not page:
-                return
-
     def _knows_all(self) -> bool:
         """Whether nothing can have been written that would not be passed on live."""
         known = self.engine.heads.get(self.conversation)
         return known is not None and known.version <= self.version
-
-    async def live(self, runner: Running, place: Watch) -> AsyncGenerator[Update]:
-        """What has streamed of the attempt under way, and then what comes, to its end.
-
-        Whoever was left behind reads the log again, and what has streamed, and goes on from there.
-        """
-        ended = False
-        while not ended:
-            for delta in runner.streamed():
-                for update in self.narrator.delta(delta):
-                    yield update
-            while not isinstance(seen := place.now() or await place.take(), str):
-                for update in self._told(seen):
-                    yield update
-            if seen == "behind":
-                place.rejoin()
-                async for update in self.log():
-                    yield update
-            ended = seen == "over"
 
     def _told(self, seen: Seen) -> list[Update]:
         """What the watcher sees of it; nothing of a fact that it was told from the log."""
@@ -187,11 +190,3 @@ async def _start(engine: Engine, conversation: str, after: Cursor | None, turn: 
                 return min(row.started - 1, after.version)
         before = rows[-1].started
     return 0
-
-
-def _is_last(update: Update, turn: str | None) -> bool:
-    return turn is not None and isinstance(update, TurnDone) and update.turn == turn
-
-
-def _is_pause(update: Update) -> bool:
-    return isinstance(update, TurnDone) and update.status == "waiting"

@@ -140,16 +140,19 @@ class FallbackTransport:
         """Connect ahead by the way that comes next."""
         await self._way(self.choose()).warm()
 
-    async def send(self, request: Request) -> AsyncGenerator[Frame]:
-        """Send a request one way, once, and yield its frames, as `ports.Transport` says."""
+    def send(self, request: Request) -> AsyncGenerator[Frame]:
+        """Send a request one way, once, and yield its frames, as `ports.Transport` says.
+
+        Where nobody is told how it went, the way's own frames are given, and no generator stands
+        between, which each frame would have to pass.
+        """
         way = self._second
         if isinstance(request, Create):
             way = self._way(request.via or self.choose())
         frames = way.send(request)
-        del request  # its body may be large, and the stream long
-        async with aclosing(self._watched(frames) if way is self._first else frames) as watched:
-            async for frame in watched:
-                yield frame
+        if self._breaker is None or way is not self._first:
+            return frames
+        return self._watched(frames)
 
     async def close(self) -> None:
         """Close both ways, and end a probe; streams under way raise Closed."""
