@@ -106,10 +106,10 @@ CREATE TABLE turns (
 	state_format INTEGER, 
 	CONSTRAINT pk_turns PRIMARY KEY (partition, conversation, turn)
 );
-CREATE INDEX ix_context_call_id ON context (partition, conversation, call_id) WHERE call_id IS NOT NULL;
-CREATE INDEX ix_context_item_id ON context (partition, conversation, item_id) WHERE item_id IS NOT NULL;
-CREATE INDEX ix_context_key ON context (partition, conversation, "key") WHERE key IS NOT NULL;
+CREATE INDEX ix_context_call_id ON context (partition, call_id, conversation) WHERE call_id IS NOT NULL;
+CREATE INDEX ix_context_item_id ON context (partition, item_id, conversation) WHERE item_id IS NOT NULL;
+CREATE INDEX ix_context_key ON context (partition, "key", conversation) WHERE key IS NOT NULL;
 CREATE INDEX ix_conversations_owner ON conversations (partition, owner) WHERE owner IS NOT NULL;
 CREATE INDEX ix_conversations_status ON conversations (partition, status, id) WHERE status <> 'idle';
-CREATE INDEX ix_turns_key ON turns (partition, conversation, "key");
+CREATE INDEX ix_turns_key ON turns (partition, "key", conversation);
 CREATE INDEX ix_turns_started ON turns (partition, conversation, started);
