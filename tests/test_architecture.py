@@ -9,6 +9,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,8 @@ def modules(package: str) -> dict[str, Path]:
 ALL = {name: path for package in SOURCES for name, path in modules(package).items()}
 
 
-def imports(name: str) -> set[str]:
+@cache
+def imports(name: str) -> frozenset[str]:
     """The full names that a module imports, wherever in it."""
     path = ALL[name]
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
@@ -108,7 +110,7 @@ def imports(name: str) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found |= set(_from(node, package))
-    return found - {name}
+    return frozenset(found - {name})
 
 
 def _from(node: ast.ImportFrom, package: str) -> Iterator[str]:

@@ -17,6 +17,7 @@ from turnlog.ports import Endpoint, Frame, Profile, Timeouts
 from turnlog_transports.profiles import GENERIC, OPENAI
 from turnlog_transports.simulator import Simulator
 
+from ..faults.given import in_no_time
 from ..transports import servers
 from ..transports.servers import completed, created, event, plain, stream, tell, web_server
 
@@ -37,13 +38,12 @@ async def examined(
     *,
     model: str | None = None,
     key: str | None = None,
-    patience: float = 5,
 ) -> Checkup:
     endpoint = Endpoint(
         base_url=base_url,
         profile=profile,
         key=key,
-        timeouts=Timeouts(connect=5, queue=5, first_frame=patience, idle=5, total=5),
+        timeouts=Timeouts(connect=5, queue=5, first_frame=5, idle=5, total=5),
     )
     return await check_up(endpoint, find_transport, model=model)
 
@@ -263,9 +263,10 @@ async def refusing_lanes(connection: ServerConnection) -> None:
             await tell(connection, created("resp_1"), completed("resp_1"))
 
 
+@in_no_time
 async def test_a_server_without_lanes() -> None:
     async with servers.websocket_server(refusing_lanes) as url:
-        found = await examined(url, FORGETFUL, model=MODEL, patience=0.5)
+        found = await examined(url, FORGETFUL, model=MODEL)
     assert (found.usable, marks(found)["lanes"]) == (False, False)
     assert marks(found)["model"] is True
     assert one(found, "lanes").said.startswith("the profile says yes; nothing came back by a lane")

@@ -121,6 +121,7 @@ async def test_a_watcher_that_stops_looking_stops_the_stream_for_a_bounded_time(
         turn = await chat.send("Go.")
         updates = aiter(turn)
         seen: list[Update] = [await anext(updates)]
+        await settle(5 * BOUND)  # until the stream waits
         await advance(HOLD_SECONDS / 2)
         assert "turn.ended" not in await tags(chat)  # it is held up, for its watcher
         await advance(HOLD_SECONDS)

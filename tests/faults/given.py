@@ -30,7 +30,7 @@ from turnlog.updates import Delta, HostedUpdate, Retracted, Update
 P = ParamSpec("P")
 
 PATIENCE = 20.0
-GRACE = 0.01
+GRACE = 0.004
 """For how many seconds sockets are silent before a clock leaps: both ends are in one thread."""
 
 SUM = "The sums are three and seven."

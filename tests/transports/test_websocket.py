@@ -29,6 +29,7 @@ from turnlog.ports import (
 from turnlog_transports.profiles import OPENAI
 from turnlog_transports.websocket import WebSocketTransport, open_transport
 
+from ..faults.given import in_no_time
 from .clock import settle
 from .servers import (
     Talk,
@@ -187,12 +188,13 @@ async def test_w25_a_goodbye_in_the_middle_is_no_success_either(after: int) -> N
 
 
 @pytest.mark.parametrize("after", [0, 2])
+@in_no_time
 async def test_w23_silence_ends_when_the_idle_timeout_does(after: int) -> None:
-    async with talking(once(*WHOLE[:after], then=keep), idle_timeout=0.1) as transport:
+    async with talking(once(*WHOLE[:after], then=keep), idle_timeout=5.5) as transport:
         types, error = await outcome(transport)
     assert len(types) == after
     assert isinstance(error, Lost if after else Unheard)
-    assert "0.1 seconds" in str(error)
+    assert "5.5 seconds" in str(error)
 
 
 async def test_a_request_that_cannot_be_written_in_time_is_unheard() -> None:
