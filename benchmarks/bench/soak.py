@@ -100,6 +100,9 @@ def _held(samples: Sequence[Row], closed: Sequence[Row]) -> Iterator[Judged]:
     for name, key in (("files", "files"), ("threads", "threads"), ("tasks", "tasks")):
         points = column(closed, key)
         yield Judged(f"{name}, log closed", points, level(points))
+    for name, key, unit in (("heap in use", "heap", "MiB"), ("Python's blocks", "blocks", "")):
+        points = column(closed, key)
+        yield Judged(f"{name}, log closed", points, rises(points, share=0.02, unit=unit))
 
 
 def _took(windows: Sequence[Row]) -> Iterator[Judged]:
@@ -116,9 +119,14 @@ def _took(windows: Sequence[Row]) -> Iterator[Judged]:
 
 CHARTS: dict[str, tuple[str, str, tuple[tuple[str, str, str], ...]]] = {
     "memory": (
-        "Memory: resident, and the part of it that libraries and large objects use",
+        "Memory: resident, and what libraries and large objects use of it",
         "MiB",
-        (("samples", "resident", "resident"), ("samples", "heap", "heap in use")),
+        (
+            ("samples", "resident", "resident"),
+            ("samples", "heap_held", "heap, with what is free in it"),
+            ("samples", "heap", "heap in use"),
+            ("closed", "heap", "heap in use, log closed"),
+        ),
     ),
     "blocks": ("What Python holds", "blocks", (("samples", "blocks", "memory blocks"),)),
     "files": (
@@ -133,7 +141,11 @@ CHARTS: dict[str, tuple[str, str, tuple[tuple[str, str, str], ...]]] = {
     "tasks": (
         "asyncio tasks: one for each conversation, and those of the turns under way",
         "tasks",
-        (("samples", "tasks", "tasks"), ("samples", "under_way", "turns under way")),
+        (
+            ("samples", "tasks", "tasks"),
+            ("samples", "under_way_most", "turns under way, at most"),
+            ("samples", "under_way", "turns under way"),
+        ),
     ),
     "wal": ("Write-ahead log", "MiB", (("samples", "wal", "WAL"),)),
     "database": ("The database grows with the turns", "MiB", (("samples", "database", "file"),)),

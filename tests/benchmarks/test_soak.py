@@ -107,13 +107,24 @@ def test_parts_of_the_time_do_not_overlap() -> None:
     assert [one for quarter in quarters for one in quarter] == points
 
 
-def an_hour_of(*, leak: float = 0.0) -> Kept:
-    """What would be kept of an hour in which only memory may grow, by so many MiB."""
-    held = {"heap": 30.0, "blocks": 4e5, "files": 30.0, "tasks": 1100.0, "threads": 5.0, "wal": 4.0}
+def an_hour_of(*, leak: float = 0.0, kept: float = 0.0) -> Kept:
+    """What would be kept of an hour in which only memory may grow, by so many MiB.
+
+    `leak` is all that is resident, `kept` what is still in use while the log is closed.
+    """
+    held = {
+        "heap": 30.0,
+        "heap_held": 35.0,
+        "blocks": 4e5,
+        "files": 30.0,
+        "tasks": 1100.0,
+        "threads": 5.0,
+        "wal": 4.0,
+    }
     took = {"turn": 20.0, "send": 6.0, "append": 3.0}
     samples = [
         {**held, "seconds": at, "resident": 90 + leak * at / 3600, "turns": 20 * at}
-        | {"database": at * 0.17, "under_way": 40.0}
+        | {"database": at * 0.17, "under_way": 40.0, "under_way_most": 60.0}
         for at in (15.0 * number for number in range(1, 241))
     ]
     windows = [
@@ -122,7 +133,9 @@ def an_hour_of(*, leak: float = 0.0) -> Kept:
         for at in (60.0 * number for number in range(1, 61))
     ]
     closed = [
-        {"seconds": 300.0 * n, "files": 6.0, "threads": 1.0, "tasks": 1003.0} for n in range(12)
+        {"seconds": at, "files": 6.0, "threads": 1.0, "tasks": 1003.0, "blocks": 4e5}
+        | {"heap": 20 + kept * at / 3600}
+        for at in (300.0 * number for number in range(1, 12))
     ]
     nothing = {
         name: list[str]() for name in ("wrong", "wrong_in_log", "tasks_left", "sockets_left")
@@ -138,10 +151,17 @@ def an_hour_of(*, leak: float = 0.0) -> Kept:
     )
 
 
-@pytest.mark.parametrize(("leak", "grown"), [(0.0, []), (9.0, ["resident memory, MiB"])])
-def test_an_hour_is_judged(leak: float, grown: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("leak", "kept", "grown"),
+    [
+        (0.0, 0.0, []),
+        (9.0, 0.0, ["resident memory, MiB"]),
+        (0.0, 0.6, ["heap in use, log closed"]),
+    ],
+)
+def test_an_hour_is_judged(leak: float, kept: float, grown: list[str]) -> None:
     """Where nothing grows, everything is flat; a leak is named, and nothing else."""
-    judged = judge(an_hour_of(leak=leak))
+    judged = judge(an_hour_of(leak=leak, kept=kept))
     assert [one.name for one in judged if one.verdict.word == "grows"] == grown
     assert [one.name for one in judged if one.verdict.word == "unclear"] == []
 

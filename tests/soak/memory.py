@@ -67,22 +67,33 @@ class _Mallinfo(ctypes.Structure):
         )
     )
 
+    arena: int
     hblkhd: int
     uordblks: int
 
 
-def heap() -> float | None:
-    """MiB in use by libraries and by Python's larger objects; None where nobody says.
+@dataclass(frozen=True, slots=True)
+class Heap:
+    """MiB in use by libraries and by Python's larger objects, and MiB held for them.
 
-    Unlike resident memory it is exact: what was given back does not count.
+    What is in use is exact: what was freed does not count. What is held is, in part, free and kept
+    for what comes next, and it follows the most that was ever in use.
     """
+
+    in_use: float
+    held: float
+
+
+def heap() -> Heap | None:
+    """The heaps of all threads, and so SQLite's memory too; None where nobody says."""
     ask = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if ask is None:
         return None
     ask.restype = _Mallinfo
     told = ask()
     assert isinstance(told, _Mallinfo)
-    return (told.uordblks + told.hblkhd) / (1 << 20)
+    in_use, held = told.uordblks + told.hblkhd, told.arena + told.hblkhd
+    return Heap(in_use / (1 << 20), held / (1 << 20))
 
 
 def files() -> int | None:

@@ -51,8 +51,9 @@ class Meter:
 
     `closed` says what was held while the log was closed: what stays open then stays for ever.
 
-    Those who talk count in `turns` how many were accepted, and in `under_way` how many are taken
-    at this moment.
+    Those who talk count in `turns` how many were accepted, in `under_way` how many are taken at
+    this moment, and in `most` how many were at most since the last look: what is freed stays
+    resident in part, so that resident memory follows the most that was ever under way.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Meter:
     tell: Callable[[str], None] | None = None
     turns: int = 0
     under_way: int = 0
+    most: int = 0
     samples: list[str] = field(default_factory=list[str])
     windows: list[str] = field(default_factory=list[str])
     closed: list[str] = field(default_factory=list[str])
@@ -75,6 +77,7 @@ class Meter:
     def taking(self) -> Generator[None]:
         """A turn is taken inside."""
         self.under_way += 1
+        self.most = max(self.most, self.under_way)
         try:
             yield
         finally:
@@ -111,8 +114,12 @@ class Meter:
             "database": size(self.path),
             "turns": self.turns,
             "under_way": self.under_way,
+            "under_way_most": self.most,
         }
-        for name, value in (("resident", resident()), ("heap", heap()), ("files", files())):
+        self.most = self.under_way
+        if (used := heap()) is not None:
+            one |= {"heap": used.in_use, "heap_held": used.held}
+        for name, value in (("resident", resident()), ("files", files())):
             if value is not None:
                 one[name] = value
         return one

@@ -138,7 +138,7 @@ LOADS = {
     "hour": Load(
         pace=0.3,
         paces=(0.0, 0.0, 0.2, 0.4, 1.0),
-        at_once=400,
+        at_once=64,
         rest=140.0,
         habits=True,
         cuts_every=4.0,
@@ -154,7 +154,12 @@ LOADS = {
     ),
 }
 """The short one leaves time to finish within a minute, the long one has all talk at once, and that
-of an hour leaves a processor time to rest: fifteen to twenty turns a second.
+of an hour leaves a processor time to rest: fifteen to twenty turns a second, thirty at once.
+
+That one lets no more than twice as many be under way. What is freed stays resident in part, so that
+resident memory follows the most that was ever under way: with 400 each
+stall of the machine lets more turns pile up than any before, and the process looks as if it grew,
+though what is in use stays the same. With 64 the most is reached while everything is warmed up.
 """
 
 

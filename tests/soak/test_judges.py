@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -20,7 +21,7 @@ from turnlog.testing import call, scripted, text
 from turnlog.updates import Cursor, Delta, Update
 
 from .ledger import Ledger
-from .memory import growth
+from .memory import growth, heap
 from .meter import Meter
 from .said import Said
 from .soak import Soak
@@ -107,6 +108,36 @@ async def test_the_ledger_sees_where_a_fork_goes_on() -> None:
         ledger.close()
         assert bool(ledger.wrong) == wrong, ledger.wrong
     assert ledger.counts["requests delta"] == 1
+
+
+def test_what_a_thread_allocates_counts_as_in_use_until_it_is_freed() -> None:
+    """A thread has a heap of its own; what SQLite keeps in one must not be overlooked."""
+    before = heap()
+    if before is None:
+        pytest.skip("this system's library does not say what it has in use")
+    kept: list[bytearray] = []
+    thread = Thread(target=lambda: kept.extend(bytearray(1 << 16) for _ in range(64)))
+    thread.start()
+    thread.join()
+    during = heap()
+    kept.clear()
+    after = heap()
+    assert during is not None and after is not None
+    assert during.in_use - before.in_use == pytest.approx(4, abs=0.5)
+    assert during.held >= during.in_use
+    assert after.in_use - before.in_use < 0.5
+
+
+async def test_a_sample_says_how_many_turns_were_under_way_since_the_last_one() -> None:
+    """At most, and not only at that moment: that is what memory was needed for."""
+    meter = Meter(Path("soak.db"), 60.0)
+    with meter.taking():
+        with meter.taking():
+            pass
+        between = meter.sample(1.0)
+    after = [meter.sample(2.0), meter.sample(3.0)]
+    assert (between["under_way"], between["under_way_most"]) == (1, 2)
+    assert [one["under_way_most"] for one in after] == [1, 0]
 
 
 def test_a_window_says_what_happened_in_it_and_forgets() -> None:
