@@ -19,6 +19,7 @@ from .admission import Stored, admit, fork_hash, is_stored
 from .beats import Pulse
 from .context_reads import place_of
 from .deriving import rebuild
+from .left import Left
 from .places import Editor, Row, inherited, reach
 from .reads import FOREVER, Reads, Steps
 from .roll import Dead, Roll
@@ -73,6 +74,9 @@ class Transaction:
         self._me = me
         self.roll = Roll(connection, reads.partitions, me, dead, pulse)
         self._last: dict[int, int] = {}
+        self._left = Left()
+        self._mine = Left()
+        self._changes = 0
         self.wrote = False
 
     def check_schema(self) -> None:
@@ -92,16 +96,21 @@ class Transaction:
         apart what others wrote before it. It costs a copy of every page that is written, which is
         a fifth of an append, and nearly nothing is refused once it has begun to write.
         """
-        last, before = self._last.copy(), self._connection.total_changes
+        last, self._mine = self._last.copy(), Left()
+        self._changes = self._connection.total_changes
         if apart:
             self._connection.execute("SAVEPOINT work")
         try:
             done = work(self)
+            if apart:
+                self._mine.write(self._connection)
+            else:
+                self._left.add(self._mine)
         except _REFUSED as error:
             self._last = last
             if apart:
                 self._connection.execute("ROLLBACK TO work")
-            elif self._connection.total_changes != before:
+            elif self._connection.total_changes != self._changes:
                 raise Torn from error
             if isinstance(error, TurnlogError):
                 raise
@@ -110,11 +119,21 @@ class Transaction:
             self._connection.execute("RELEASE work")
         return done
 
+    def _catch_up(self) -> None:
+        """Write what others left, before it is read; raises Torn where that is refused."""
+        before = self._connection.total_changes
+        try:
+            self._left.write(self._connection)
+        except _REFUSED as error:
+            raise Torn from error
+        self._changes += self._connection.total_changes - before
+
     def rebuild(self, conversation: str) -> Appended:
         """Write everything beside a log anew; the lease stays as it is.
 
         Raises NotFound, and StoreCorrupt where the log itself is broken.
         """
+        self._catch_up()
         derived = run(self._connection, rebuild(self._reads, conversation))
         names = self._reads.of(conversation)
         stored = self._connection.execute(
@@ -140,7 +159,8 @@ class Transaction:
         return Appended(derived.state.version)
 
     def finish(self) -> None:
-        """Write the positions that were taken."""
+        """Write what was left, and the positions that were taken; raises Torn."""
+        self._catch_up()
         for partition, last in self._last.items():
             self._execute(statements.SET_LAST, {"of_partition": partition, "to": last})
 
@@ -153,6 +173,8 @@ class Transaction:
         """
         append = prepared.append
         version = append.expected + len(append.events)
+        if append.conversation in self._left.whose:
+            self._catch_up()
         stored = self._stored(prepared)
         if stored is not None and stored.version > append.expected and append.events:
             if self._is_stored(prepared):
@@ -190,6 +212,7 @@ class Transaction:
         return is_stored(prepared.append, {id: (version, hash) for id, version, hash in found})
 
     def _fork_hash(self, fork: Fork) -> bytes:
+        self._catch_up()
         found = self._connection.execute(
             statements.HASH_AT, self._reads.of(fork.conversation, version=fork.version)
         ).fetchone()
@@ -216,10 +239,10 @@ class Transaction:
         position = self._position(partition)
         for row in prepared.events:
             position += 1
-            row["position"] = position
+            row[rows.POSITION] = position
         self._last[partition] = position
-        add = statements.ADD_EVENT
-        self._connection.executemany(add.sql, map(add.values, prepared.events))
+        self._mine.whose.add(prepared.append.conversation)
+        self._mine.events += prepared.events
         self._many(statements.ADD_BLOB, prepared.blobs)
 
     def _position(self, partition: int) -> int:
@@ -233,22 +256,23 @@ class Transaction:
 
     def _head(self, prepared: Prepared, new: bool, epoch: int, owner: str | None) -> None:
         partition, id = prepared.names["partition"], prepared.append.conversation
-        values: Values = {**prepared.head, "epoch": epoch, "owner": owner}
+        lease: Values = {"epoch": epoch, "owner": owner}
         if new:
-            self._execute(statements.ADD_HEAD, {"partition": partition, "id": id, **values})
+            head = {"partition": partition, "id": id, **prepared.head, **lease}
+            self._execute(statements.ADD_HEAD, head)
         else:
-            values.update(of_partition=partition, of_id=id)
+            values = {**prepared.head, **lease, "of_partition": partition, "of_id": id}
             self._connection.execute(statements.SET_HEAD.sql, statements.SET_HEAD.values(values))
 
     def _context(self, prepared: Prepared, stored: Stored) -> None:
         if not prepared.context:
             return
-        editor = Editor(
-            prepared.append.conversation,
-            stored.base,
-            max(stored.next, stored.base),
-            self._standing(prepared, stored),
-        )
+        end = max(stored.next, stored.base)
+        if prepared.joining is not None and prepared.context[0].ordinal >= end:
+            self._mine.places += prepared.joining
+            return
+        standing = self._standing(prepared, end, stored.base)
+        editor = Editor(prepared.append.conversation, stored.base, end, standing)
         editor.apply(prepared.context)
         names = prepared.names
         self._many(
@@ -271,15 +295,14 @@ class Transaction:
         of = (names["partition"], names["conversation"])
         self._connection.executemany(statements.ADD_ROW.sql, ((*of, *row) for row in added))
 
-    def _standing(self, prepared: Prepared, stored: Stored) -> list[Row]:
-        """The rows that the changes touch; nothing is read for items that join the end."""
-        low, points = reach(prepared.context, max(stored.next, stored.base))
+    def _standing(self, prepared: Prepared, end: int, base: int) -> list[Row]:
+        """The rows that the changes touch, of a context whose next ordinal is `end`."""
+        low, points = reach(prepared.context, end)
         if low is None and not points:
             return []
+        self._catch_up()
         own = self._own(prepared, low, sorted(points))
-        below = (
-            range(low, stored.base) if low is not None else [o for o in points if o < stored.base]
-        )
+        below = range(low, base) if low is not None else [o for o in points if o < base]
         taken = {row.ordinal for row in own}
         if missing := [ordinal for ordinal in below if ordinal not in taken]:
             own += self._inherited(prepared, min(missing), max(missing) + 1, taken)
