@@ -7,20 +7,19 @@ registers it at `open` can finish what another has begun.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Final, TypeAlias, Unpack, cast
+from functools import cached_property, partial
+from typing import Final, Unpack, cast
 
 from .canonical import JsonObject, obj
 from .errors import InvalidInput
+from .events import ConversationConfigured
 from .recovery import MAX_RETRIES
 from .schemas import output_format
 from .settings import Settings, fingerprint, merge, request_fields, with_format
 from .tools import OnCrash, Tool, ToolLike
 from .toolset import Toolset, bind
-
-Configuration: TypeAlias = "tuple[str | None, str | None, tuple[JsonObject, ...], JsonObject]"
-"""Model, instructions, tool definitions and settings, as `conversation.configured` has them."""
 
 MAX_REQUESTS: Final = 20
 MAX_PARALLEL_TOOLS: Final = 8
@@ -71,24 +70,39 @@ class Agent:
         put("name", _checked_name(name))
         put("model", _text_or_none("model=", model))
         put("instructions", _text_or_none("instructions=", instructions))
-        put("tools", _checked_tools(tools))
         put("output_type", output_type)
         put("deps", _checked_deps(deps))
         put("max_requests", _checked_limit("max_requests", max_requests))
         put("max_retries", _checked_limit("max_retries", max_retries, least=0))
         put("max_parallel_tools", _checked_limit("max_parallel_tools", max_parallel_tools))
-        put("toolset", bind(self.tools))
+        given = _checked_tools(tools)
+        put("toolset", bind(given))
+        # A dict is copied, so that its owner may go on with it (W-07).
+        put("tools", tuple(deepcopy(one) if isinstance(one, Mapping) else one for one in given))
         put("settings", _settled(settings, output_type))
         request_fields(self.settings, self.toolset.definitions())
 
-    def configuration(self) -> Configuration:
-        """Model, instructions, tool definitions and settings, secrets by name."""
-        return self.model, self.instructions, self.toolset.definitions(), self.settings
+    @cached_property
+    def configured(self) -> ConversationConfigured:
+        """What the log has of it, secrets by name: made once, for many tools take long to encode.
+
+        Each agent has its own. One that is equal may have other bytes: True is 1.
+        """
+        said = (self.model, self.instructions, self.toolset.definitions(), self.settings)
+        model, instructions, tools, settings = said
+        return ConversationConfigured(
+            agent=self.name,
+            model=model,
+            instructions=instructions,
+            tools=tools,
+            settings=settings,
+            fingerprint=fingerprint(self.name, *said),
+        )
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the name and the configuration."""
-        return fingerprint(self.name, *self.configuration())
+        return self.configured.fingerprint
 
     def __hash__(self) -> int:
         return hash((self.name, self.model, self.instructions))

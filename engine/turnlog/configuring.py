@@ -6,7 +6,6 @@ The one rule: the later layer wins, and what is unset is absent (W-63, W-64). Pu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TypeVar
 
 from .agent import Agent
@@ -24,15 +23,7 @@ MAX_ID = 256
 
 def configured(agent: Agent, overrides: JsonObject) -> ConversationConfigured:
     """The configuration of an agent, with what the conversation's handle says instead."""
-    if not overrides:
-        return _alone(agent)
-    return _made(agent.name, *agent.configuration(), overrides)
-
-
-@lru_cache(maxsize=256)
-def _alone(agent: Agent) -> ConversationConfigured:
-    """The configuration of an agent, which never changes; many tools take long to encode."""
-    return _made(agent.name, *agent.configuration(), {})
+    return overridden(agent.configured, overrides) if overrides else agent.configured
 
 
 def overridden(

@@ -254,7 +254,8 @@ class Log:
 def register(agents: dict[str, Agent], agent: Agent) -> None:
     """Make an agent known by its name; raises ConfigurationError where another has that name."""
     known = agents.setdefault(agent.name, agent)
-    if known is not agent and known != agent:
+    same = known is agent or (known == agent and known.fingerprint == agent.fingerprint)
+    if not same:
         raise ConfigurationError(
             f"two different agents are named {agent.name!r}: recovery finds agents by name"
         )

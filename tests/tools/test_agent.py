@@ -11,8 +11,10 @@ import pytest
 from pydantic import BaseModel
 
 from turnlog.agent import Agent, on_crash_of
-from turnlog.canonical import obj
+from turnlog.canonical import dumps, obj
+from turnlog.configuring import configured
 from turnlog.errors import ConfigurationError, InvalidInput
+from turnlog.log import register
 from turnlog.settings import Settings
 from turnlog.tools import ToolContext, tool
 
@@ -63,12 +65,10 @@ support = Agent(
 
 
 def test_the_example_is_an_agent() -> None:
-    assert support.configuration() == (
-        "gpt-5.5",
-        "Be brief.",
-        (refund.definition(), {"type": "web_search"}),
-        {},
-    )
+    configured = support.configured
+    assert (configured.model, configured.instructions) == ("gpt-5.5", "Be brief.")
+    assert configured.tools == (refund.definition(), {"type": "web_search"})
+    assert configured.settings == {}
     assert support.toolset.get("refund") is refund
     assert (support.max_requests, support.max_parallel_tools) == (20, 8)
     assert support.deps is load_deps
@@ -108,9 +108,39 @@ def test_agents_that_say_the_same_are_the_same() -> None:
     assert "model='m'" in repr(made())
 
 
+def test_an_agent_goes_out_as_it_was_made_whatever_becomes_of_the_callers_dicts() -> None:
+    search: dict[str, Any] = {"type": "web_search", "filters": {"allowed_domains": ["a.test"]}}
+    first = Agent("a", tools=[search])
+    search["filters"]["allowed_domains"] = ["b.test"]
+    second = Agent("a", tools=[search])
+
+    allowed = [
+        [obj(tool, "filters")["allowed_domains"] for tool in agent.configured.tools]
+        for agent in (first, second)
+    ]
+    assert allowed == [[["a.test"]], [["b.test"]]]
+    assert first != second
+
+
+def test_agents_that_are_equal_keep_their_own_bytes() -> None:
+    one, true = (
+        Agent("a", tools=[{"type": "function", "name": "f", "parameters": {"const": const}}])
+        for const in (1, True)
+    )
+    known: dict[str, Agent] = {}
+    register(known, one)
+
+    assert (configured(true, {}).fingerprint, true.fingerprint) != (one.fingerprint,) * 2
+    assert dumps(obj(configured(true, {}).tools[0], "parameters")) == b'{"const":true}'
+    with pytest.raises(ConfigurationError, match="two different agents"):
+        register(known, true)
+
+
 def test_what_is_unset_is_absent() -> None:
     agent = Agent("a", model="", instructions="", temperature=None, reasoning={"effort": None})
-    assert agent.configuration() == (None, None, (), {})
+    configured = agent.configured
+    assert (configured.model, configured.instructions) == (None, None)
+    assert (configured.tools, configured.settings) == ((), {})
 
 
 def test_settings_are_kept_as_json() -> None:
