@@ -15,30 +15,26 @@ from ..item import Item, item_at
 from .log_reads import Rows
 
 
-def add_items(rows: Rows, found: dict[int, Item]) -> bool:
-    """Put items where they stand; a row without an item says that nothing does.
+def add_items(rows: Rows, found: dict[int, Item]) -> list[int]:
+    """Put items where they stand; the ordinals of rows that need a closer look.
 
-    False where a row needs a closer look: the body is an ancestor's or in parts, was erased, is of
-    another schema, holds what only the strict reader reads (half a surrogate pair, deep nesting),
-    or is damaged.
+    Such a row has no item, and says that nothing stands there; or its body is an ancestor's or in
+    parts, was erased, is of another schema, holds what only the strict reader reads (half a
+    surrogate pair, deep nesting), or is damaged.
     """
-    for ordinal, version, response, body in rows:
-        if version is None:
-            found.pop(ordinal, None)
-            continue
+    odd: list[int] = []
+    for ordinal, response, body in rows:
         try:
             event: dict[str, Any] = from_json(body, allow_inf_nan=False, cache_strings="keys")
             key, item = event["key"], event["item"]
         except (ValueError, TypeError, KeyError):
-            return False
-        if type(key) is not str or not _is_object(item) or type(response) not in _TEXT:
-            return False
-        found[ordinal] = item_at(key, ordinal, item, response)
-    return True
+            odd.append(ordinal)
+            continue
+        if (type(key), type(item), type(response)) in _PLAIN:
+            found[ordinal] = item_at(key, ordinal, item, response)
+        else:
+            odd.append(ordinal)
+    return odd
 
 
-def _is_object(value: Any) -> bool:
-    return type(value) is dict
-
-
-_TEXT = (str, type(None))
+_PLAIN = {(str, dict, str), (str, dict, type(None))}

@@ -1,6 +1,6 @@
 """Reads of the items of a context: what stands where, and its body, in one query a page.
 
-The one rule: what comes is what `context` and `pick` together give; where a page is not as plain
+The one rule: what comes is what `context` and `pick` together give; where rows are not as plain
 as most are, they are asked.
 """
 
@@ -53,8 +53,8 @@ class ItemReads(ContextReads):
             )
             rising((row[0] for row in rows), start - 1)
             end = stop if len(rows) < LONG else rows[-1][0] + 1
-            if not add_items(rows, found):
-                yield from self._add_slowly(one, start, end, found)
+            if odd := add_items(rows, found):
+                yield from self._add_slowly(one, odd[0], odd[-1] + 1, found)
             start = end
 
     def _add_slowly(
@@ -86,7 +86,7 @@ class ItemReads(ContextReads):
                 return (yield from self._last_slowly(conversation, start, stop, version, last))
             if not rows or rows[0][2] is None:
                 break
-            if not add_items([row[2:] for row in rows], found):
+            if add_items([row[2:] for row in rows], found):
                 return (yield from self._last_slowly(conversation, start, stop, version, last))
             rising((-row[2] for row in rows), -end)
             if len(rows) < limit:

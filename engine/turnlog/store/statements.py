@@ -304,11 +304,7 @@ _held = and_(
     _events.c.version == _context.c.item_version,
     _events.c.schema == literal_column(str(SCHEMA), Integer),
 )
-_item = (
-    _columns(_context, "ordinal", "item_version", "response_id")
-    .add_columns(_events.c.body)
-    .where(*_in_range)
-)
+_item = _columns(_context, "ordinal", "response_id").add_columns(_events.c.body).where(*_in_range)
 ITEMS = _sql(
     _item.select_from(_context.outerjoin(_events, _held))
     .order_by(_context.c.ordinal)
