@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sqlite3
 import subprocess
@@ -224,7 +225,12 @@ def run(seconds: float, seed: str) -> Kept:
     client = found["client"]
     until = client["began_seconds"]  # behind that nothing new is begun
     return Kept(
-        run={"begun": begun.isoformat(timespec="seconds"), "seconds": seconds, "seed": seed},
+        run={
+            "begun": begun.isoformat(timespec="seconds"),
+            "seconds": seconds,
+            "seed": seed,
+            "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "1 (the soak's own)"),
+        },
         machine={
             **asdict(machine),
             "python": platform.python_version(),
