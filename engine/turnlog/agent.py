@@ -77,8 +77,7 @@ class Agent:
         put("max_parallel_tools", _checked_limit("max_parallel_tools", max_parallel_tools))
         given = _checked_tools(tools)
         put("toolset", bind(given))
-        # A dict is copied, so that its owner may go on with it (W-07).
-        put("tools", tuple(deepcopy(one) if isinstance(one, Mapping) else one for one in given))
+        put("tools", tuple(map(_owned, given)))
         put("settings", _settled(settings, output_type))
         request_fields(self.settings, self.toolset.definitions())
 
@@ -134,6 +133,11 @@ def _checked_tools(tools: object) -> tuple[ToolLike, ...]:
     if isinstance(tools, (list, tuple)):
         return tuple(cast("Sequence[ToolLike]", tools))
     raise InvalidInput(f"tools= is a list of tools, not a {type(tools).__name__}")
+
+
+def _owned(given: ToolLike) -> ToolLike:
+    """A dict is copied, so that whoever made it may go on with it (W-07)."""
+    return deepcopy(cast("dict[str, object]", given)) if isinstance(given, Mapping) else given
 
 
 def _checked_deps(deps: object) -> Callable[[], object] | None:
