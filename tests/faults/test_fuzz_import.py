@@ -209,7 +209,7 @@ def test_a_damaged_file_is_refused_or_says_the_same(split: bool) -> None:
         assert (await import_lines(store, lines)).written == 0
         ran["imported"] += 1
 
-    @cases(120)
+    @cases(60)
     @given(damages)
     def fuzz(changes: list[tuple[int, int, int]]) -> None:
         file = raw
@@ -351,7 +351,7 @@ def test_a_forged_history_is_refused_or_can_be_gone_on_with(tmp_path: Path, empt
         ran["imported"] += 1
         shutil.rmtree(path.parent)
 
-    @cases(40)
+    @cases(25)
     @given(forgeries)
     def fuzz(changes: list[Forgery]) -> None:
         asyncio.run(check(forged(changes)))

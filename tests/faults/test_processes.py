@@ -1,6 +1,6 @@
 """Processes on one file, killed again and again; whatever was acknowledged is there, once.
 
-TURNLOG_KILL_SECONDS says for how long (5); TURNLOG_KILL_SEED what is drawn.
+TURNLOG_KILL_SECONDS says for how long (3); TURNLOG_KILL_SEED what is drawn.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from turnlog_transports.simulator import Simulator
 from .given import inputs, sound
 from .workers import agent_of
 
-SECONDS = float(os.environ.get("TURNLOG_KILL_SECONDS", "5"))
+SECONDS = float(os.environ.get("TURNLOG_KILL_SECONDS", "3"))
 SEED = os.environ.get("TURNLOG_KILL_SEED", "1")
 NAMES = ("ana", "bob")
 
