@@ -180,7 +180,7 @@ def is_told(line: Sequence[str], ran: Ran) -> None:
 def test_a_command_line_is_done_or_refused_in_a_line(desk: Desk, made: Path) -> None:
     ran = Counter[str]()
 
-    @cases(70)
+    @cases(40)
     @given(lines(), st.sampled_from(["", "Hello\n", "y\n"]))
     def fuzz(line: list[str], typed: str) -> None:
         shutil.rmtree(desk.path)

@@ -271,17 +271,17 @@ async def test_a_proxy_that_hangs_up_sent_nothing(way: str) -> None:
 async def test_w23_a_proxy_that_says_nothing_is_given_up_in_time(way: str) -> None:
     async with proxy_server(mute=True) as proxy:
         to = replace(
-            endpoint("https://127.0.0.1:9/v1"), proxy=proxy.url, timeouts=Timeouts(connect=50)
+            endpoint("https://127.0.0.1:9/v1"), proxy=proxy.url, timeouts=Timeouts(connect=20)
         )
         async with reaching(way, to) as transport:
             asking = asyncio.create_task(attempt(transport))
             await proxy.asked.wait()
-            await advance(40)
+            await advance(15)
             assert not asking.done()
-            await advance(11)
+            await advance(6)
             error = await asking
     assert isinstance(error, NotSent)
-    assert "within 50" in str(error)
+    assert "within 20" in str(error)
 
 
 async def attempt(transport: Transport) -> NotSent | None:
