@@ -93,9 +93,14 @@ class Log:
         return Conversation(check_id(id), self._engine, self._agent(agent), own, known)
 
     async def get(self, id: str) -> Conversation:
-        """A conversation that exists. Raises NotFound."""
+        """A conversation that exists, and whose next turn begins without reading it again.
+
+        Raises NotFound.
+        """
         self._check_open()
-        state = (await self._engine.head(check_id(id))).state
+        head = await self._engine.head(check_id(id))
+        self._engine.recent.put(head.state, head.epoch)
+        state = head.state
         name = state.config.agent if state.config is not None else None
         return Conversation(id, self._engine, self._engine.agents.get(name or ""))
 

@@ -1,4 +1,4 @@
-"""The newest heads that this process has written, so that what follows need not read them again.
+"""The newest heads that this process wrote or read, so that what follows need not read them again.
 
 The one rule: what is remembered is a hint, since others write too. It is trusted only where what
 was decided on it is then written behind the version and the epoch that it names; whatever comes to
@@ -14,12 +14,12 @@ from . import events as ev
 from .state import State
 
 KEPT = 256
-"""How many conversations are remembered: those that were written last."""
+"""How many conversations are remembered: those that were written or read last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A conversation as this process wrote it last, and its newest epoch where that is known."""
+    """A conversation as this process saw it last, and its newest epoch where that is known."""
 
     state: State
     epoch: int | None = None
@@ -33,7 +33,7 @@ class Recent:
     _known: OrderedDict[str, Known] = field(default_factory=OrderedDict[str, Known])
 
     def get(self, conversation: str) -> Known | None:
-        """What this process wrote last, if that is remembered."""
+        """What this process saw last, if that is remembered."""
         return self._known.get(conversation)
 
     def put(self, state: State, epoch: int | None = None) -> None:

@@ -118,6 +118,19 @@ async def test_what_follows_reads_no_head_to_be_written() -> None:
         assert (await turn.result()).output_text == "Two."
 
 
+async def test_a_conversation_that_was_opened_is_ready_to_send() -> None:
+    store = Counting()
+    bound = agent()
+    async with opened([text("One.")], bound, store=store) as log:
+        await (await log.conversation("c", agent=bound)).run("Go.")
+    async with opened([text("Two.")], bound, store=store.beside()) as log:
+        chat = await log.get("c")
+        before = store.read
+        turn = await chat.send("On.")
+        assert store.read == before
+        assert (await turn.result()).output_text == "Two."
+
+
 async def test_items_that_another_process_has_added_are_not_overwritten() -> None:
     async with two() as (chat, there):
         await chat.run("Go.")
