@@ -153,7 +153,7 @@ class Opened:
             self._connection = connect(self._settings, "rw")
             durable = "FULL" if self._settings.durability == "power" else "NORMAL"
             self._connection.execute(f"PRAGMA synchronous = {durable}")
-            # What a savepoint may have to undo would go through a file for each append otherwise.
+            # What a savepoint may have to undo (`Torn`) would go through a file otherwise.
             self._connection.execute("PRAGMA temp_store = MEMORY")
             # Only macOS knows a stronger sync than fsync; elsewhere this says nothing.
             self._connection.execute(f"PRAGMA fullfsync = {int(durable == 'FULL')}")
