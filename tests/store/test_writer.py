@@ -348,6 +348,12 @@ async def by_hand(path: Path) -> AsyncGenerator[tuple[Writer, ByHand]]:
     assert writer.done.done()
 
 
+async def handed_on() -> None:
+    """Wait until the writer has what was handed over: that is behind a turn of the event loop."""
+    for _ in range(2):
+        await asyncio.sleep(0)
+
+
 def fine(transaction: Transaction) -> Appended:
     return Appended(int(transaction.wrote))
 
@@ -355,7 +361,7 @@ def fine(transaction: Transaction) -> Appended:
 async def test_who_was_let_in_as_the_store_closed_is_told(path: Path) -> None:
     async with by_hand(path) as (writer, driver):
         first, second = (asyncio.ensure_future(writer.submit(fine)) for _ in range(2))
-        await asyncio.sleep(0)
+        await handed_on()
         next(driver.work)
         writer.stop()
         with pytest.raises(Closed):
@@ -369,7 +375,7 @@ async def test_who_looks_for_others_survives_a_file_that_is_not_there(path: Path
 
     async with by_hand(path) as (writer, driver):
         submitted = asyncio.ensure_future(writer.submit(mistake))
-        await asyncio.sleep(0)
+        await handed_on()
         next(driver.work)
         with pytest.raises(ZeroDivisionError):
             await submitted
