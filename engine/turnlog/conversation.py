@@ -426,10 +426,9 @@ class Conversation:
         found: list[Difference] = []
 
         async def act(draft: Draft) -> Lease | None:
-            found[:] = []
             now = await self.items()
-            found.extend(diff([item.raw for item in now], wanted))
-            for command in replacement(self._engine, now, wanted):
+            found[:] = diff([item.raw for item in now], wanted)
+            for command in replacement(self._engine, now, found):
                 draft.do(command)
             return None
 

@@ -24,10 +24,11 @@ Identity: TypeAlias = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """The item at `old` of the first context stands at `new` of the second, unchanged."""
+    """The `count` items from `old` on in the first context stand from `new` on, unchanged."""
 
     old: int
     new: int
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,7 @@ def identity(item: JsonObject) -> Identity:
 def diff(old: Sequence[JsonObject], new: Sequence[JsonObject]) -> list[Difference]:
     """The differences in the order of the new context, each removal where the old item stood.
 
+    Items that were kept side by side are one difference: there are no more of them than changes.
     Raises InvalidInput where an id stands twice in the new context: it could not be applied.
     An item that moved against the order of the others is removed and added.
     """
@@ -79,8 +81,11 @@ def diff(old: Sequence[JsonObject], new: Sequence[JsonObject]) -> list[Differenc
     tail = _common(old[head:][::-1], new[head:][::-1])
     matches = _matches(old[head : len(old) - tail], new[head : len(new) - tail], head)
     _check_unique(new)
-    middle = _between(old, new, matches, head, tail)
-    return [*_kept(0, 0, head), *middle, *_kept(len(old) - tail, len(new) - tail, tail)]
+    found: list[Difference] = []
+    _keep(found, 0, 0, head)
+    _between(found, old, new, matches, head, tail)
+    _keep(found, len(old) - tail, len(new) - tail, tail)
+    return found
 
 
 _STRETCH = 64
@@ -106,23 +111,13 @@ def _common(old: list[JsonObject], new: list[JsonObject]) -> int:
     return count
 
 
-def _kept(old: int, new: int, count: int) -> list[Difference]:
-    """So many items that were kept; those that did not move are made once, 1 µs each.
-
-    Most of a long context is that.
-    """
-    if old != new:
-        return [Kept(old=old + place, new=new + place) for place in range(count)]
-    stop = old + count
-    while len(_unmoved) < min(stop, _MOST):
-        _unmoved.append(Kept(old=len(_unmoved), new=len(_unmoved)))
-    more = (Kept(old=place, new=place) for place in range(max(old, _MOST), stop))
-    return [*_unmoved[old:stop], *more]
-
-
-_MOST = 16_384
-"""How many of them are kept at the most: 1 MiB."""
-_unmoved: list[Difference] = []
+def _keep(found: list[Difference], old: int, new: int, count: int) -> None:
+    """Add so many items that were kept, to those before them where they stood side by side."""
+    last = found[-1] if found else None
+    if isinstance(last, Kept) and (last.old + last.count, last.new + last.count) == (old, new):
+        found[-1] = Kept(old=last.old, new=last.new, count=last.count + count)
+    elif count:
+        found.append(Kept(old=old, new=new, count=count))
 
 
 def _check_unique(items: Sequence[JsonObject]) -> None:
@@ -177,27 +172,25 @@ def _increasing(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _between(
+    found: list[Difference],
     old: Sequence[JsonObject],
     new: Sequence[JsonObject],
     matches: Sequence[tuple[int, int]],
     head: int,
     tail: int,
-) -> list[Difference]:
-    found: list[Difference] = []
+) -> None:
+    """Add what differs between the common beginning and the common end."""
     at_old, at_new = head, head
     for pair_old, pair_new in [*matches, (len(old) - tail, len(new) - tail)]:
         found += [Removed(old=place, item=old[place]) for place in range(at_old, pair_old)]
         found += [Added(new=place, item=new[place]) for place in range(at_new, pair_new)]
         at_old, at_new = pair_old + 1, pair_new + 1
         if pair_old < len(old) - tail:
-            found.append(_same(pair_old, pair_new, old[pair_old], new[pair_new]))
-    return found
-
-
-def _same(old: int, new: int, before: JsonObject, after: JsonObject) -> Kept | Edited:
-    if before == after:
-        return Kept(old=old, new=new)
-    return Edited(old=old, new=new, before=before, item=after)
+            before, after = old[pair_old], new[pair_new]
+            if before == after:
+                _keep(found, pair_old, pair_new, 1)
+            else:
+                found.append(Edited(old=pair_old, new=pair_new, before=before, item=after))
 
 
 def apply(old: Sequence[JsonObject], differences: Sequence[Difference]) -> list[JsonObject]:
@@ -205,7 +198,7 @@ def apply(old: Sequence[JsonObject], differences: Sequence[Difference]) -> list[
     result: list[JsonObject] = []
     for difference in differences:
         if isinstance(difference, Kept):
-            result.append(old[difference.old])
+            result += old[difference.old : difference.old + difference.count]
         elif not isinstance(difference, Removed):
             result.append(difference.item)
     return result

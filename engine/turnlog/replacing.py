@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from .canonical import JsonObject, text
 from .commands import AddItems, Command, EditItem, RemoveItem
 from .context import Item
-from .diff import Added, Edited, Removed, diff
+from .diff import Added, Difference, Edited, Kept, Removed
 from .engine import Engine
 from .errors import NotFound
 from .items import without_identity
@@ -34,16 +34,13 @@ def edited(before: JsonObject, after: JsonObject) -> JsonObject:
 
 
 def replacement(
-    engine: Engine, items: Sequence[Item], wanted: Sequence[JsonObject]
+    engine: Engine, items: Sequence[Item], differences: Sequence[Difference]
 ) -> list[Command]:
-    """The commands that make a context equal a list, in the order to be carried out.
-
-    Raises InvalidInput where an id stands twice in the list.
-    """
+    """The commands that carry out what differs from a context, in their order."""
     commands: list[Command] = []
     moved = 0
     after = 0
-    for difference in diff([item.raw for item in items], wanted):
+    for difference in differences:
         match difference:
             case Added(item=raw):
                 at = items[after].ordinal + moved if after < len(items) else None
@@ -58,8 +55,8 @@ def replacement(
                 item = items[old]
                 commands.append(RemoveItem(ordinal=item.ordinal + moved, key=item.key))
                 after = old + 1
-            case _:
-                after = difference.old + 1
+            case Kept(old=old, count=count):
+                after = old + count
     return commands
 
 

@@ -97,7 +97,7 @@ def forge_approval(original: Path, copy: Path) -> None:
 
 def difference(differences: Sequence[Difference]) -> Text:
     """Two contexts, like a patch: what was kept in one line, the rest item by item."""
-    kept = sum(isinstance(one, Kept) for one in differences)
+    kept = sum(one.count for one in differences if isinstance(one, Kept))
     shown = Text(f"    = {kept} items kept\n", "dim")
     for one in differences:
         match one:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from turnlog.canonical import JsonObject
-from turnlog.diff import Added, Edited, Kept, Removed, apply, diff, identity
+from turnlog.diff import Added, Difference, Edited, Kept, Removed, apply, diff, identity
 from turnlog.errors import InvalidInput
 
 from .story import called, output, said, user
@@ -24,14 +27,38 @@ def unique(items: list[JsonObject]) -> list[JsonObject]:
     return list(found.values())
 
 
+def one_by_one(found: Sequence[Difference]) -> list[Difference]:
+    """The differences with each item that was kept by itself."""
+    return [
+        each
+        for one in found
+        for each in (
+            [Kept(old=one.old + n, new=one.new + n) for n in range(one.count)]
+            if isinstance(one, Kept)
+            else [one]
+        )
+    ]
+
+
+def side_by_side(one: Difference, other: Difference) -> bool:
+    """Whether both were kept, and are one difference in truth."""
+    return (
+        isinstance(one, Kept)
+        and isinstance(other, Kept)
+        and (one.old + one.count, one.new + one.count) == (other.old, other.new)
+    )
+
+
 @given(st.lists(entries).map(unique), st.lists(entries).map(unique))
 def test_applying_a_diff_gives_the_new_context(
     old: list[JsonObject], new: list[JsonObject]
 ) -> None:
     found = diff(old, new)
     assert apply(old, found) == new
-    assert [one.old for one in found if not isinstance(one, Added)] == list(range(len(old)))
-    assert [one.new for one in found if not isinstance(one, Removed)] == list(range(len(new)))
+    by_item = one_by_one(found)
+    assert [one.old for one in by_item if not isinstance(one, Added)] == list(range(len(old)))
+    assert [one.new for one in by_item if not isinstance(one, Removed)] == list(range(len(new)))
+    assert not any(side_by_side(*pair) for pair in pairwise(found))
 
 
 @given(st.lists(entries).map(unique), st.lists(st.integers(10, 99), unique=True))
@@ -61,8 +88,7 @@ def test_an_item_that_moved_is_removed_and_added() -> None:
     a, b, c = said("a"), said("b"), said("c")
     assert diff([a, b, c], [c, a, b]) == [
         Added(new=0, item=c),
-        Kept(old=0, new=1),
-        Kept(old=1, new=2),
+        Kept(old=0, new=1, count=2),
         Removed(old=2, item=c),
     ]
 
@@ -81,7 +107,7 @@ def test_items_without_an_id_match_whatever_the_order_of_their_keys() -> None:
 
 def test_the_same_message_twice_is_two_items() -> None:
     found = diff([user("a"), said("m")], [user("a"), said("m"), user("a")])
-    assert found == [Kept(old=0, new=0), Kept(old=1, new=1), Added(new=2, item=user("a"))]
+    assert found == [Kept(old=0, new=0, count=2), Added(new=2, item=user("a"))]
 
 
 def test_an_id_that_stands_twice_is_refused() -> None:
@@ -93,7 +119,7 @@ def test_an_id_that_stands_twice_is_refused() -> None:
 
 def test_an_id_that_is_no_text_is_none() -> None:
     odd: list[JsonObject] = [{**user("a"), "id": ["m"]}, {**user("b"), "id": ["m"]}]
-    assert diff(odd, odd) == [Kept(old=0, new=0), Kept(old=1, new=1)]
+    assert diff(odd, odd) == [Kept(old=0, new=0, count=2)]
     assert diff([], odd) == [Added(new=0, item=odd[0]), Added(new=1, item=odd[1])]
     with pytest.raises(InvalidInput, match="the item 'm' stands twice"):
         diff([], [*odd, said("m"), said("m")])
@@ -107,19 +133,23 @@ def test_w14_the_cost_is_that_of_the_change() -> None:
         Added(new=10_000, item=user("new"))
     ]
     backwards = diff(old, old[::-1])
-    assert sum(isinstance(one, Kept) for one in backwards) == 1
+    assert [one.count for one in backwards if isinstance(one, Kept)] == [1]
+    assert len(found) == 3
 
 
 @pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 200, 1000, 17_000])
 def test_a_long_context_is_compared_to_where_it_differs(length: int) -> None:
     old = [user(f"{place}") for place in range(length)]
-    assert diff(old, tuple(map(dict, old))) == [Kept(old=n, new=n) for n in range(length)]
+    assert diff(old, tuple(map(dict, old))) == kept(0, 0, length)
     near = {0, 1, 62, 63, 64, 65, 127, 128, 700} if length <= 1000 else set[int]()
     for place in {*near, length - 1} & set(range(length)):
         new = [*old[:place], user("new"), *old[place + 1 :]]
+        before, rest = kept(0, 0, place), length - place
         at = [Removed(old=place, item=old[place]), Added(new=place, item=new[place])]
-        kept = [Kept(old=n, new=n) for n in range(length) if n != place]
-        assert diff(old, new) == [*kept[:place], *at, *kept[place:]]
-        more = [Kept(old=n, new=n + 1) for n in range(place, length)]
-        wanted = [*kept[:place], Added(new=place, item=user("new")), *more]
+        assert diff(old, new) == [*before, *at, *kept(place + 1, place + 1, rest - 1)]
+        wanted = [*before, Added(new=place, item=user("new")), *kept(place, place + 1, rest)]
         assert diff(old, [*old[:place], user("new"), *old[place:]]) == wanted
+
+
+def kept(old: int, new: int, count: int) -> list[Difference]:
+    return [Kept(old=old, new=new, count=count)] if count else []

@@ -151,6 +151,7 @@ def diff(
     """
     from collections import Counter
 
+    from ..diff import Kept
     from .opening import reading, run
     from .screen import Screen
 
@@ -168,7 +169,9 @@ def diff(
             return
         for one in found:
             _difference(screen, one)
-        counted = Counter(type(one).__name__.lower() for one in found)
+        counted = Counter[str]()
+        for one in found:
+            counted[type(one).__name__.lower()] += one.count if isinstance(one, Kept) else 1
         screen.note(
             ", ".join(f"{count} {kind}" for kind, count in counted.items()) or "both are empty"
         )
