@@ -149,7 +149,7 @@ class Runner:
             async with self._stack:
                 if self._work is not None:
                     await self._finish(self._work)
-                elif (attempt := (await self.held.state()).attempt) is not None:
+                elif self._stopped is None and (attempt := (await self.held.state()).attempt):
                     await self._work_on(self._hear_on(attempt))
                 while self._stopped is None and not await self._step():
                     pass
@@ -194,10 +194,7 @@ class Runner:
             )
 
     async def _work_on(self, work: Coroutine[None, None, None]) -> None:
-        """Do something that `stop` may cut short, and nothing behind it."""
-        if self._stopped is not None:
-            work.close()
-            return
+        """Do something that `stop` may cut short; nothing is begun behind it."""
         await self._finish(asyncio.create_task(work))
 
     async def _finish(self, task: asyncio.Task[None]) -> None:
