@@ -19,7 +19,7 @@ proof TURNLOG_TORTURE_KILLS=all TURNLOG_TORTURE_LOOK=5 $run tests/torture/test_t
 proof TURNLOG_POWER=all $run tests/faults/test_power.py
 proof TURNLOG_SIMULATION=all $run tests/kit/test_simulation.py
 proof TURNLOG_HISTORIES=300 $run tests/kit/test_model.py
-proof TURNLOG_FAULTS=all $run tests/faults/test_kernel.py tests/store/test_damage_pages.py
+proof TURNLOG_FAULTS=all $run tests/faults/test_kernel.py tests/faults/test_proxy.py tests/store/test_damage_pages.py
 proof TURNLOG_FUZZ=700 $run tests/faults/test_fuzz_import.py tests/faults/test_fuzz_cli.py
 proof TURNLOG_FUZZ=400 $run tests/faults/test_fuzz_database.py
 exit $failed

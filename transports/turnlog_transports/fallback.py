@@ -184,8 +184,7 @@ class FallbackTransport:
             raise
 
     def _tell(self, step: Callable[[Breaker], Breaker]) -> None:
-        if self._breaker is None:
-            return
+        assert self._breaker is not None  # only what has a breaker is watched
         was, self._breaker = self._breaker, step(self._breaker)
         if was.phase != self._breaker.phase:
             _logger.info("the WebSocket's breaker was %s, is %s", was.phase, self._breaker.phase)

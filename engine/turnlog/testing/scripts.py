@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.metadata import EntryPoints, entry_points
 from typing import Literal, Protocol, TypeAlias, TypedDict, Unpack
 
@@ -269,10 +270,15 @@ def scripted(script: Script, *, checks: bool = True, seed: str = "") -> Scripted
     the real service would refuse (an unanswered call, an orphan output, a lost chain). `seed`
     stands in the ids that it makes up. Raises ConfigurationError where no `replay` is installed.
     """
-    found = entry_points(group="turnlog.transports", name="replay")
-    return factory(found)(
+    return factory(_replay())(
         Endpoint(options={"script": script, "checks": checks, "seed": seed}),
     )
+
+
+@cache
+def _replay() -> EntryPoints:
+    """What is installed under that name: to look through all packages takes 4 ms."""
+    return entry_points(group="turnlog.transports", name="replay")
 
 
 def factory(found: EntryPoints) -> Callable[[Endpoint], Scripted]:
