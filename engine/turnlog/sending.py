@@ -31,9 +31,12 @@ CHECKPOINT_POINTS = 2048
 """Text is checkpointed at the latest after this long, or this many code points (law 1)."""
 
 NOTE_TURNS = 8
-"""How many turns of the event loop a note waits for the first text on its way to those who watch.
+NOTE_SECONDS = 0.05
+"""How long a note waits at the most for the first text on its way to those who watch.
 
-Turns, and not seconds: the same frames make the same log (law 14).
+So many turns of the event loop, because the same frames make the same log (law 14); and so many
+seconds, where each of them takes long. A note of a response in the background waits for nothing:
+its id is all that there is to find the response by.
 """
 
 
@@ -53,10 +56,13 @@ class Due:
         self._seconds = seconds
         self._timer = asyncio.get_running_loop().call_later(seconds, self._now)
 
-    def soon(self, turns: int) -> None:
-        """Do it when those who are to be woken have had so many turns, unless it is due already."""
+    def soon(self, turns: int, seconds: float) -> None:
+        """Do it when those who are to be woken have had so many turns, unless it is due already.
+
+        It waits for no more turns once so many seconds have passed.
+        """
         if self._timer is None:
-            self._pass(turns)
+            self._pass(turns, asyncio.get_running_loop().time() + seconds)
 
     def stop(self) -> None:
         """It is not to be done any more."""
@@ -64,9 +70,12 @@ class Due:
             self._timer.cancel()
             self._timer = None
 
-    def _pass(self, turns: int) -> None:
+    def _pass(self, turns: int, until: float) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_soon(self._pass, turns - 1) if turns else loop.call_soon(self._now)
+        if turns and loop.time() < until:
+            self._timer = loop.call_soon(self._pass, turns - 1, until)
+        else:
+            self._timer = loop.call_soon(self._now)
 
     def _now(self) -> None:
         self._timer = None
@@ -82,6 +91,8 @@ class Sending:
     then: Act
     _unsaved: list[ev.Event] = field(default_factory=list[ev.Event])
     _flush: asyncio.Task[None] | None = None
+    _owed: Due | None = None
+    _patience: int = NOTE_TURNS
     _note: Due = field(init=False)
     _text: Due = field(init=False)
 
@@ -133,6 +144,8 @@ class Sending:
         return None if isinstance(fetched, Reception) else self.reception.interrupted(fetched)
 
     async def _receive(self, outgoing: Outgoing) -> None:
+        if outgoing.background:
+            self._patience = 0
         frames = self.held.engine.transport.send(
             Create(
                 body=revealed(outgoing.take()),
@@ -205,7 +218,7 @@ class Sending:
                 raise error
             self._flush = None
         if self.reception.notes:
-            self._note.soon(NOTE_TURNS)
+            self._note.soon(self._patience, NOTE_SECONDS)
         unsaved = self.reception.unsaved()
         if unsaved and self._flush is None and unsaved >= CHECKPOINT_POINTS:
             self._text.within(0.0)
@@ -220,10 +233,18 @@ class Sending:
 
     def _begin(self, due: Due, *, text: bool) -> None:
         if self._flush is not None and not self._flush.done():
-            due.within(CHECKPOINT_SECONDS)  # one at a time
-            return
-        self._flush = asyncio.create_task(self._save(text=text))
-        self._flush.add_done_callback(_looked_at)
+            # One at a time; what saves text saves the notes before it too.
+            self._owed = due if text else self._owed or due
+        elif self._refused() is None:
+            self._flush = asyncio.create_task(self._save(text=text))
+            self._flush.add_done_callback(self._saved)
+
+    def _saved(self, save: asyncio.Task[None]) -> None:
+        """Go on with what became due meanwhile; the next frame, or `_quiet`, tells of an error."""
+        _ = save.cancelled() or save.exception()
+        owed, self._owed = self._owed, None
+        if owed is not None:
+            owed.within(0.0)
 
     async def _save(self, *, text: bool) -> None:
         self._unsaved += self.reception.take_notes()
@@ -246,15 +267,11 @@ class Sending:
         """Wait for what is being saved; nothing more is saved behind it."""
         self._note.stop()
         self._text.stop()
+        self._owed = None
         if self._flush is not None:
             await asyncio.wait([self._flush])
         if (error := self._refused()) is not None:
             raise error
-
-
-def _looked_at(save: asyncio.Task[None]) -> None:
-    """Whoever takes the next frame, or waits for quiet, is told how a save ended."""
-    _ = save.cancelled() or save.exception()
 
 
 def never_sent(attempt: str, error: NotSent, *, other_way: bool) -> ev.ResponseRejected:

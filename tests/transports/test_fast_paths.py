@@ -230,3 +230,20 @@ async def test_w23_what_was_read_and_not_put_anywhere_so_far_counts_as_arrived()
     assert expired == [True]
     with pytest.raises(Unheard):
         await late
+
+
+@on_clock
+async def test_w23_a_response_that_takes_too_long_is_over_however_much_is_unread() -> None:
+    expired: list[bool] = []
+    stream = Stream(
+        Asked(),
+        Timeouts(first_frame=5.0, total=8.0),
+        bound=100,
+        expired=lambda stream, listening: expired.append(listening),
+        unread=lambda: not expired,
+    )
+    late = asyncio.create_task(stream.take())
+    await advance(9.0)
+    assert expired == [True]
+    with pytest.raises(Unheard, match="not over within 8 seconds"):
+        await late

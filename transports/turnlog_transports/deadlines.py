@@ -13,10 +13,11 @@ from turnlog.ports import Timeouts
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """When a response is given up, and what is said then."""
+    """When a response is given up, and what is said then; `silent`: because nothing came."""
 
     at: float
     why: str
+    silent: bool
 
 
 def deadline(
@@ -31,10 +32,9 @@ def deadline(
     found: list[Deadline] = []
     if silence is not None and not behind:
         since = begun if last is None else last
-        found.append(
-            Deadline(since + silence, f"the provider said nothing for {silence:g} seconds")
-        )
+        why = f"the provider said nothing for {silence:g} seconds"
+        found.append(Deadline(since + silence, why, silent=True))
     if timeouts.total is not None:
         why = f"the response was not over within {timeouts.total:g} seconds"
-        found.append(Deadline(begun + timeouts.total, why))
+        found.append(Deadline(begun + timeouts.total, why, silent=False))
     return min(found, key=lambda each: each.at, default=None)

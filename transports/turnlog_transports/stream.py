@@ -140,12 +140,10 @@ class Stream:
     @property
     def due(self) -> Deadline | None:
         """The next deadline."""
-        return deadline(
-            self._timeouts,
-            begun=self._begun,
-            last=self._last,
-            behind=self.listening and bool(self._frames),
-        )
+        return self._due(behind=self.listening and bool(self._frames))
+
+    def _due(self, *, behind: bool) -> Deadline | None:
+        return deadline(self._timeouts, begun=self._begun, last=self._last, behind=behind)
 
     def _arm(self) -> None:
         self._disarm()
@@ -159,15 +157,19 @@ class Stream:
         due = self.due
         if due is None or self._loop.time() < due.at:
             self._arm()
-        elif not self._looked or self._unread():
-            # What has arrived counts even where nobody has had the time to read it.
+            return
+        if due.silent and self._unread():
+            # What has arrived counts even where nobody has had the time to read it. That breaks a
+            # silence; the response as a whole may take no longer for it.
+            due = self._due(behind=True)
+        if not self._looked or due is None or self._loop.time() < due.at:
             self._looked = True
             self._timer = self._loop.call_soon(self._look)
-        else:
-            listening = self.listening
-            if listening:
-                self.fail(self.gone(due.why))
-            self._expired(self, listening)
+            return
+        listening = self.listening
+        if listening:
+            self.fail(self.gone(due.why))
+        self._expired(self, listening)
 
     def _disarm(self) -> None:
         if self._timer is not None:
