@@ -203,14 +203,13 @@ def _is_input(item: JsonObject) -> bool:
     return None not in item.values() and _OUTPUT_ONLY.isdisjoint(item)
 
 
-class Encoded(list[JsonObject]):
+class Encoded(tuple[JsonObject, ...]):
     """Items or tools of a request, which keep their canonical bytes once they were asked for.
 
-    A list for whoever does not know. Its digest and what goes out are made of the same bytes (law
-    9): encoding 1,000 items a second time would cost 1.2 ms. Nobody changes it any more.
+    Its digest and what goes out are made of the same bytes (law 9): encoding 1,000 items a second
+    time would cost 1.2 ms. So nobody changes it; a copy is a list, for whoever wants to.
     """
 
-    __slots__ = ("_canonical",)
     _canonical: bytes
 
     @property
@@ -222,6 +221,9 @@ class Encoded(list[JsonObject]):
             # Lists of its items go as deep as they would within the body of a request.
             self._canonical = dumps(list(self), deepest=DEEPEST - 1)
             return self._canonical
+
+    def __reduce__(self) -> tuple[type[list[JsonObject]], tuple[list[JsonObject]]]:
+        return list, (list(self),)
 
 
 def encoded(body: JsonObject) -> bytes:

@@ -302,6 +302,9 @@ class Store(Protocol):
 class Create:
     """Ask for a response. `body` is what `POST /v1/responses` takes, without `stream`.
 
+    Nobody changes a body: its digest is in the log, and its parts are the agent's and the
+    conversation's. Whoever sends something else sends a copy (`copy.deepcopy` makes lists of it).
+
     `parent` is where the parent of a continuation lives, for transports that remember;
     `conversation` and `attempt` say whose request it is: a lane belongs to one conversation, and
     another one that continues from its response is a fork. `via` is the way that `choose` gave;

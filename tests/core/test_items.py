@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import pickle
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -166,8 +168,19 @@ def test_items_that_are_encoded_once_give_the_same_bytes(body: dict[str, Json]) 
     plain = {name: list(one) if isinstance(one, Encoded) else one for name, one in body.items()}
     assert encoded(body) == dumps(plain)
     assert encoded({**body, "stream": True}) == dumps({**plain, "stream": True})
-    assert body == plain
     assert dumps(body) == dumps(plain)  # and so they are for whoever does not know
+
+
+def test_a_copy_of_a_body_is_anybodys_to_change() -> None:
+    items: list[JsonObject] = [{"type": "message", "content": "My card is 4111."}]
+    body: JsonObject = {"input": Encoded(items)}
+    assert b"4111" in encoded(body)
+    for copied in (copy.deepcopy(body), pickle.loads(pickle.dumps(body))):
+        assert copied == {"input": items}
+        (item,) = cast("list[dict[str, Json]]", copied["input"])
+        item["content"] = "My card is [redacted]."
+        assert encoded(copied) == dumps(copied)
+    assert b"4111" in encoded(body)
 
 
 def test_a_body_that_is_no_json_is_refused_with_its_items_or_without() -> None:

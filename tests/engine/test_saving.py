@@ -1,4 +1,4 @@
-"""When notes and text of a response get into the log: soon, one after the other, and not for ever."""
+"""When notes and text of a response get into the log: soon, in order, and behind no refusal."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from .home import CONNECTIONS, ROTATE_SECONDS
 from .memory import Sample, growth
 from .run import soak
 
-SECONDS = float(os.environ.get("TURNLOG_SOAK_SECONDS", "10"))
+SECONDS = float(os.environ.get("TURNLOG_SOAK_SECONDS", "18"))
 SEED = os.environ.get("TURNLOG_SOAK_SEED", "1")
 LONG = SECONDS >= 300
 """Whether there is time enough to say how memory grows, and to verify every conversation."""
