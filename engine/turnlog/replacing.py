@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from .canonical import JsonObject, text
 from .commands import AddItems, Command, EditItem, RemoveItem
 from .context import Item
-from .diff import Added, Difference, Edited, Kept, Removed
+from .diff import Added, Difference, Edited, Removed
 from .engine import Engine
 from .errors import NotFound
 from .items import without_identity
@@ -55,8 +55,8 @@ def replacement(
                 item = items[old]
                 commands.append(RemoveItem(ordinal=item.ordinal + moved, key=item.key))
                 after = old + 1
-            case Kept(old=old, count=count):
-                after = old + count
+            case _:
+                after = difference.old + difference.count
     return commands
 
 

@@ -18,7 +18,7 @@ from turnlog.store import MemoryStore
 from turnlog.testing import Reply, Scripted, call, error, scripted, text
 from turnlog_transports.replay import ReplayTransport
 
-from .given import add, agent, all_of, opened, pay, recorded, said, tags
+from .given import add, agent, all_of, leaping, opened, pay, recorded, said, tags
 
 LONG = "It was a bright cold day in April, and the clocks were striking thirteen."
 
@@ -206,6 +206,25 @@ class Refusing(ReplayTransport):
         from turnlog_transports import wire
 
         yield wire.answer(self.says, {}, b'{"error":{"message":"refused"}}')
+
+
+async def test_a_response_that_broke_off_and_cannot_be_asked_about_is_sent_again() -> None:
+    class Forgetful(ReplayTransport):
+        async def send(self, request: turnlog.ports.Request) -> AsyncGenerator[turnlog.ports.Frame]:
+            from turnlog_transports import wire
+
+            if isinstance(request, turnlog.ports.Retrieve):
+                yield wire.answer(500, {}, b'{"error":{"message":"refused"}}')
+                return
+            async for frame in super().send(request):
+                yield frame
+
+    asks = Profile(name="asks", key_env=None, retrieve=True)
+    way = Forgetful([text("Never whole.").but(cut_after=4), text("Whole.")], profile=asks)
+    async with opened(way, agent(), ambient=leaping()) as log:
+        chat = await log.conversation("c", agent="test")
+        assert (await chat.run("Go.")).output_text == "Whole."
+        assert "response.interrupted" in await tags(chat)
 
 
 async def test_a_turn_that_was_to_be_cancelled_is_ended() -> None:
