@@ -23,7 +23,7 @@ SOURCES = {
 
 LADDER: list[set[str]] = [
     # 0: values and their bytes
-    {"errors", "canonical", "events", "items", "item", "record", "secrets"},
+    {"errors", "canonical", "making", "events", "items", "item", "record", "secrets"},
     # 1: the head and its fold
     {"tail", "head", "fold_context", "fold_requests", "fold_calls", "state"},
     # 2: what is cached beside the log
@@ -37,12 +37,13 @@ LADDER: list[set[str]] = [
 
 CORE = set[str]().union(*LADDER)
 ON_ONE_RUNG = {
-    "record": {"errors", "canonical", "events"},
+    "record": {"errors", "canonical", "making", "events"},
     "items": {"errors", "canonical"},
-    "item": {"errors", "canonical", "events", "items"},
+    "item": {"errors", "canonical", "making", "events", "items"},
     "secrets": {"errors", "canonical"},
     "events": {"canonical"},
     "canonical": {"errors"},
+    "making": set[str](),
     "errors": set[str](),
 }
 """What the modules of rung 0 import of each other."""

@@ -15,6 +15,8 @@ from .plan import OVER_SSE, OVER_WEBSOCKET, SESSIONS
 from .wording import short, times
 
 OURS, RAW, GROUP = "turnlog", "raw sqlite3", "raw sqlite3, group commit"
+VERB = "turnlog chat.add"
+"""The verb around the store, which no target is about, and which is said beside them."""
 WEBSOCKET, SSE = "turnlog WebSocket", "turnlog SSE"
 RAW_WEBSOCKET, RAW_SSE = "raw websockets + orjson", "raw httpx2 SSE + orjson"
 WIRES = ((WEBSOCKET, RAW_WEBSOCKET, "WebSocket"), (SSE, RAW_SSE, "SSE"))
@@ -71,16 +73,21 @@ def _rate(
 
 def turns(found: Medians, _: Machine) -> Checks:
     """One conversation, a turn in one append."""
-    ours = found.get("turns", OURS, "per_s")
     peer, _rate_of_it = _best(found, "turns", SESSIONS)
-    yield _said(_rate(found, "turns", OURS, peer, 1), f"{short(ours.median)}/s: ")
+    yield _said(_rate(found, "turns", OURS, peer, 1), _ours(found, "turns"))
 
 
 def items(found: Medians, _: Machine) -> Checks:
     """One conversation, item by item."""
-    ours = found.get("items", OURS, "per_s")
-    yield _said(_rate(found, "items", OURS, RAW, 0.6), f"{short(ours.median)}/s: ")
+    yield _said(_rate(found, "items", OURS, RAW, 0.6), _ours(found, "items"))
     yield _rate(found, "items", OURS, _best(found, "items", SESSIONS)[0], 1)
+
+
+def _ours(found: Medians, scenario: str, value: int | None = None) -> str:
+    """Our own rate at the store, and that of the verb around it."""
+    verb = found.find(scenario, VERB, "per_s", value)
+    beside = "" if verb is None else f" (`chat.add` {short(verb.median)}/s)"
+    return f"{short(found.get(scenario, OURS, 'per_s', value).median)}/s{beside}: "
 
 
 def _said(check: Check, before: str) -> Check:
@@ -89,9 +96,8 @@ def _said(check: Check, before: str) -> Check:
 
 def hundred(found: Medians, _: Machine) -> Checks:
     """A hundred conversations at once."""
-    ours = found.get("many", OURS, "per_s", 100)
     peer, _rate_of_it = _best(found, "many", SESSIONS, 100)
-    yield _said(_rate(found, "many", OURS, peer, 3, 100), f"{short(ours.median)}/s: ")
+    yield _said(_rate(found, "many", OURS, peer, 3, 100), _ours(found, "many", 100))
     yield _rate(found, "many", OURS, GROUP, 0.5, 100)
 
 

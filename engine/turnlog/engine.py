@@ -121,7 +121,11 @@ class Running(Protocol):
 
 @dataclass(slots=True)
 class Engine:
-    """What the objects that people hold share: one store, one transport, the agents."""
+    """What the objects that people hold share: one store, one transport, the agents.
+
+    `heads` are the newest of conversations whose turn runs here: its lease keeps others away.
+    Of any other conversation there is no more than a hint, in `recent`.
+    """
 
     store: Store
     transport: Transport

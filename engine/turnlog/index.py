@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count, groupby
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias
 
 from . import events as ev
 from .canonical import JsonObject, text
 from .fold_context import joined
 from .items import call_id_of
+from .making import maker
 from .record import Recorded
 from .state import Call, Queued, State, evolve
 
@@ -33,38 +34,7 @@ class Put:
     response: str | None
 
 
-class _PutInTheMaking:
-    """A `Put` until it is whole: its slots can still be set, the plain way.
-
-    What it saves, measured: 0.5 us where the constructor of a frozen dataclass takes 1.9.
-    """
-
-    __slots__ = Put.__slots__
-
-    def __init__(
-        self,
-        version: int,
-        ordinal: int,
-        item_version: int,
-        key: str,
-        item_id: str | None,
-        call_id: str | None,
-        response: str | None,
-    ) -> None:
-        self.version = version
-        self.ordinal = ordinal
-        self.item_version = item_version
-        self.key = key
-        self.item_id = item_id
-        self.call_id = call_id
-        self.response = response
-        self.__class__ = _PUT
-
-
-_PUT = cast("Any", Put)
-_put_of = cast(
-    "Callable[[int, int, int, str, str | None, str | None, str | None], Put]", _PutInTheMaking
-)
+_put_of: Callable[[int, int, int, str, str | None, str | None, str | None], Put] = maker(Put)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias
 
 from . import events as ev
 from .canonical import JsonObject, text
 from .errors import StoreCorrupt
 from .items import output_text, type_of
+from .making import maker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,25 +62,7 @@ class Placed:
     response: str | None
 
 
-class _ItemInTheMaking:
-    """An `Item` until it is whole: its slots can still be set, the plain way.
-
-    What it saves, measured: 0.4 µs where the constructor of a frozen dataclass takes 1.1.
-    """
-
-    __slots__ = ("key", "ordinal", "raw", "response")
-
-    def __init__(self, key: str, ordinal: int, raw: JsonObject, response: str | None) -> None:
-        self.key = key
-        self.ordinal = ordinal
-        self.raw = raw
-        self.response = response
-        self.__class__ = _ITEM
-
-
-_ITEM = cast("Any", Item)
-
-item_at = cast("Callable[[str, int, JsonObject, str | None], Item]", _ItemInTheMaking)
+item_at: Callable[[str, int, JsonObject, str | None], Item] = maker(Item)
 """`item_at(key, ordinal, raw, response)`: an `Item`."""
 
 Holder: TypeAlias = (

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ssl import SSLContext
-from typing import Literal, Protocol, TypeAlias, cast
+from typing import Literal, Protocol, TypeAlias
 
 from .canonical import JsonObject
 from .fold_requests import PARENT_GONE as PARENT_GONE
 from .index import Change
 from .item import Item
 from .item import Placed as Placed
+from .making import maker
 from .record import Recorded
 from .state import Parent, State, Status
 
@@ -387,34 +388,9 @@ class Frame:
     lane: str | None = None
 
 
-class _FrameInTheMaking:
-    """A `Frame` until it is whole: its slots can still be set, the plain way.
-
-    What it saves, measured: 0.4 µs where the constructor of a frozen dataclass takes 1.6.
-    """
-
-    __slots__ = ("connection", "data", "lane", "problem", "terminal", "text", "type")
-
-    def __init__(
-        self: _FrameInTheMaking,
-        type: str,
-        data: JsonObject,
-        connection: str | None,
-        lane: str | None,
-    ) -> None:
-        self.type = type
-        self.data = data
-        self.text = None
-        self.terminal = None
-        self.problem = None
-        self.connection = connection
-        self.lane = lane
-        self.__class__ = _FRAME
-
-
-_FRAME = cast("type[_FrameInTheMaking]", Frame)
-
-frame_of = cast("Callable[[str, JsonObject, str | None, str | None], Frame]", _FrameInTheMaking)
+frame_of: Callable[[str, JsonObject, str | None, str | None], Frame] = maker(
+    Frame, text=None, terminal=None, problem=None
+)
 """`frame_of(type, data, connection, lane)`: a `Frame` without text, terminal and problem."""
 
 

@@ -18,7 +18,7 @@ KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Remembered:
     """A conversation as this process saw it last, and its newest epoch where that is known."""
 
     state: State
@@ -30,20 +30,20 @@ class Known:
 class Recent:
     """What is remembered, the longest ago first."""
 
-    _known: OrderedDict[str, Known] = field(default_factory=OrderedDict[str, Known])
+    _known: OrderedDict[str, Remembered] = field(default_factory=OrderedDict[str, Remembered])
 
-    def get(self, conversation: str) -> Known | None:
+    def get(self, conversation: str) -> Remembered | None:
         """What this process saw last, if that is remembered."""
         return self._known.get(conversation)
 
     def put(self, state: State, epoch: int | None = None) -> None:
         """Remember a head that was read or written; an epoch that is left out has not changed."""
-        before = self._known.pop(state.id, Known(state))
+        before = self._known.pop(state.id, Remembered(state))
         if before.state.version > state.version:
             state = before.state  # it was read before that was written
         epochs = [one for one in (before.epoch, epoch) if one is not None]
         config = before.config if before.state.config == state.config else None
-        self._known[state.id] = Known(state, max(epochs, default=None), config)
+        self._known[state.id] = Remembered(state, max(epochs, default=None), config)
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
 

@@ -73,7 +73,7 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class SameKey:
     """A turn that an idempotency key stands for already."""
 
     turn: str
@@ -123,7 +123,7 @@ async def begin(engine: Engine, conversation: str, given: Input, setup: Setup) -
 
 async def _begin_at_once(
     engine: Engine, conversation: str, given: Input, setup: Setup, digest: str
-) -> str | Known | None:
+) -> str | SameKey | None:
     """Begin a turn of a conversation that was idle when this process wrote to it last.
 
     None where something is in the way: others may have written since. Nothing is read for it where
@@ -137,20 +137,22 @@ async def _begin_at_once(
     return None
 
 
-async def _by_key(engine: Engine, state: State, key: str | None) -> Known | None:
+async def _by_key(engine: Engine, state: State, key: str | None) -> SameKey | None:
     """The turn that a key stands for already, begun or queued."""
     if key is None:
         return None
     row = await engine.store.turn(state.id, key=key)
     if row is not None:
-        return Known(turn=row.turn, key=row.key, digest=row.digest)
+        return SameKey(turn=row.turn, key=row.key, digest=row.digest)
     queued = state.in_queue(key=key)
     if queued is None:
         return None
-    return Known(turn=queued.id, key=queued.key, digest=queued.digest)
+    return SameKey(turn=queued.id, key=queued.key, digest=queued.digest)
 
 
-async def _known(engine: Engine, conversation: str, known: Known, digest: str, setup: Setup) -> str:
+async def _known(
+    engine: Engine, conversation: str, known: SameKey, digest: str, setup: Setup
+) -> str:
     """The turn that a key stands for already; it goes on where its process died."""
     if known.digest != digest:
         raise IdempotencyMismatch(
@@ -172,7 +174,7 @@ async def _known(engine: Engine, conversation: str, known: Known, digest: str, s
 
 async def _begin_or_queue(
     engine: Engine, conversation: str, given: Input, setup: Setup, digest: str
-) -> str | Known:
+) -> str | SameKey:
     """Begin a turn; where one is in the way and that was asked for, queue it behind.
 
     A queue runs tools, which are the caller's own of a manual turn: that one is never queued.
@@ -194,13 +196,13 @@ async def _begin_or_queue(
 
 async def _queue(
     engine: Engine, conversation: str, given: Input, setup: Setup, digest: str
-) -> str | Known | None:
+) -> str | SameKey | None:
     """Put a turn behind the one that runs; None where nothing is in its way any more.
 
     A turn that waits before others is abandoned where that was asked for, and they go first.
     """
     turn = given.turn or engine.ambient.id("turn")
-    known: Known | None = None
+    known: SameKey | None = None
     queued = False
 
     async def act(draft: Draft) -> Lease | None:
@@ -294,12 +296,12 @@ async def _interrupt(engine: Engine, conversation: str, turn: str | None = None)
 
 async def _begin(
     engine: Engine, conversation: str, given: Input, setup: Setup, digest: str
-) -> str | Known:
+) -> str | SameKey:
     """Begin a turn; its id, or the turn that somebody began with the same key meanwhile."""
     turn = given.turn or engine.ambient.id("turn")
     outgoing: Outgoing | None = None
     config: ev.ConversationConfigured | None = None
-    known: Known | None = None
+    known: SameKey | None = None
 
     async def act(draft: Draft) -> Lease | None:
         nonlocal outgoing, config, known
@@ -329,7 +331,7 @@ async def _begin(
     return known or turn
 
 
-def _check_own(known: Known, turn: str) -> None:
+def _check_own(known: SameKey, turn: str) -> None:
     """Raise IdempotencyMismatch where the key of a queued turn is that of another one.
 
     Only a log that was imported has such a turn, which could never begin.

@@ -105,7 +105,7 @@ def test_what_grows_with_length_or_number_is_not_flat(
 def test_the_best_peer_is_the_fastest_and_is_named_with_what_it_syncs() -> None:
     row = by_check(medians(changed("turns", "langgraph", per_s=2000)))["turns"]
 
-    assert row.reached == "4,040/s: 2.02x langgraph (2,000/s, WAL/FULL)"
+    assert row.reached == "4,040/s (`chat.add` 4,040/s): 2.02x langgraph (2,000/s, WAL/FULL)"
 
 
 def test_an_fsync_is_granted_as_the_machine_was_measured() -> None:

@@ -13,7 +13,7 @@
     bodies       items out of bodies                              item_reads items
     heads, rows  values as rows                      readers     connections that read
     audit        the log against what is beside it   owners      who lives
-    room         how much may wait for the writer
+    room         how much may wait for the writer    left        rows written together
     roll, beats  owners as rows, and beats by a clock
     driving      how the calls that block are run
     opening, migrating, faults, whereabouts, bell, partition
