@@ -127,9 +127,10 @@ class Readers:
     async def _connect(self) -> Reading:
         connection = await self._driver.read(self._address, self._timeout)
         try:
-            self.place.check()  # it may be another file that was opened just now
-            if self._closed:  # from another event loop, which knows nothing of this connection
+            # Closing knows nothing of this connection, and takes what is beside the file with it.
+            if self._closed:
                 raise Closed("the store is closed")
+            self.place.check()  # it may be another file that was opened just now
         except (StoreMoved, Closed):
             await connection.close()
             raise
