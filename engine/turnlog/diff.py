@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -73,18 +72,18 @@ def diff(old: Sequence[JsonObject], new: Sequence[JsonObject]) -> list[Differenc
     """The differences in the order of the new context, each removal where the old item stood.
 
     Items that were kept side by side are one difference: there are no more of them than changes.
-    Raises InvalidInput where an id stands twice in the new context: it could not be applied.
+    Raises InvalidInput where the id of an item that was added stands in the new context already.
     An item that moved against the order of the others is removed and added.
     """
     old, new = list(old), list(new)
     head = _common(old, new)
     tail = _common(old[head:][::-1], new[head:][::-1])
     matches = _matches(old[head : len(old) - tail], new[head : len(new) - tail], head)
-    _check_unique(new)
     found: list[Difference] = []
     _keep(found, 0, 0, head)
     _between(found, old, new, matches, head, tail)
     _keep(found, len(old) - tail, len(new) - tail, tail)
+    _check_added(found, new)
     return found
 
 
@@ -120,19 +119,32 @@ def _keep(found: list[Difference], old: int, new: int, count: int) -> None:
         found.append(Kept(old=old, new=new, count=count))
 
 
-def _check_unique(items: Sequence[JsonObject]) -> None:
+def _check_added(found: Iterable[Difference], new: Sequence[JsonObject]) -> None:
+    """Raise InvalidInput where an item that was added has the id of another one.
+
+    What was kept may stand there twice, as behind a compaction. Most of what is added has no id,
+    and then nothing is looked at.
+    """
+    added = {_named(one.item) for one in found if isinstance(one, Added)} - {None}
+    if not added or _all_differ(new):
+        return
+    for name, count in Counter(map(_named, new)).items():
+        if name is not None and name in added and count > 1:
+            raise InvalidInput(f"the item {name[1]!r} stands twice in the list")
+
+
+def _all_differ(items: Sequence[JsonObject]) -> bool:
+    """Whether no id stands twice, whatever the types: a fifth of what a closer look takes."""
     ids = [id for item in items if (id := item.get("id")) is not None]
-    with suppress(TypeError):  # an id that is no text
-        if len(set(ids)) == len(ids):  # as nearly always; a closer look takes five times as long
-            return
-    seen: set[tuple[str, str]] = set()
-    for item in items:
-        id = text(item, "id")
-        if id is None:
-            continue
-        if (type_of(item), id) in seen:
-            raise InvalidInput(f"the item {id!r} stands twice in the list")
-        seen.add((type_of(item), id))
+    try:
+        return len(set(ids)) == len(ids)
+    except TypeError:  # an id that is no text
+        return False
+
+
+def _named(item: JsonObject) -> tuple[str, str] | None:
+    id = text(item, "id")
+    return None if id is None else (type_of(item), id)
 
 
 def _matches(

@@ -117,6 +117,14 @@ def test_an_id_that_stands_twice_is_refused() -> None:
         diff([], [said(""), said("", "again")])
 
 
+def test_what_stands_twice_already_may_stay_and_no_third_comes_to_it() -> None:
+    twice = [said("m"), user(), said("m", "again")]
+    assert diff(twice, [*twice, user("more")])[-1] == Added(new=3, item=user("more"))
+    assert diff(twice, [*twice, said("n")])[-1] == Added(new=3, item=said("n"))
+    with pytest.raises(InvalidInput, match="the item 'm' stands twice"):
+        diff(twice, [*twice, said("m", "and again")])
+
+
 def test_an_id_that_is_no_text_is_none() -> None:
     odd: list[JsonObject] = [{**user("a"), "id": ["m"]}, {**user("b"), "id": ["m"]}]
     assert diff(odd, odd) == [Kept(old=0, new=0, count=2)]
