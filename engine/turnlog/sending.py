@@ -22,6 +22,7 @@ from .ports import Create, Frame, Lease
 from .reception import Reception
 from .request import revealed
 from .settling import ask, finish
+from .unbroken import begun
 
 FINAL = frozenset({400, 401, 403, 404, 405, 413, 422, 426})
 """Refusals of an upgrade that no repetition changes."""
@@ -236,7 +237,7 @@ class Sending:
             # One at a time; what saves text saves the notes before it too.
             self._owed = due if text else self._owed or due
         elif self._refused() is None:
-            self._flush = asyncio.create_task(self._save(text=text))
+            self._flush = begun(self._save(text=text))
             self._flush.add_done_callback(self._saved)
 
     def _saved(self, save: asyncio.Task[None]) -> None:

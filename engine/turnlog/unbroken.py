@@ -17,6 +17,13 @@ _unbroken = WeakSet[asyncio.Task[Any]]()
 """The tasks that nobody has to cancel. One within another would take two more turns of the loop."""
 
 
+def begun(work: Coroutine[object, object, T]) -> asyncio.Task[T]:
+    """A task of such work, which nobody cancels, and whatever is `unbroken` in it is part of."""
+    task = asyncio.create_task(work)
+    _unbroken.add(task)
+    return task
+
+
 async def unbroken(work: Coroutine[object, object, T]) -> T:
     """Await short work to its end; CancelledError is raised behind it, and not within.
 
@@ -24,8 +31,7 @@ async def unbroken(work: Coroutine[object, object, T]) -> T:
     """
     if asyncio.current_task() in _unbroken:  # as it is for what goes on inside it
         return await work
-    task = asyncio.create_task(work)
-    _unbroken.add(task)
+    task = begun(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
