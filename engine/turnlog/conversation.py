@@ -420,7 +420,8 @@ class Conversation:
         """Make the context equal a list, and record the difference, which is returned.
 
         Items are the same by their provider's id; those without one by equality and order. Raises
-        InvalidInput where an id is added that stands there already, and Busy while a request is out.
+        InvalidInput where an item is added whose id stands there already, and Busy while a request
+        is out.
         """
         wanted = to_items(*as_raw(items)) if items else ()
         found: list[Difference] = []
