@@ -127,13 +127,15 @@ class Readers:
     async def _connect(self) -> Reading:
         connection = await self._driver.read(self._address, self._timeout)
         try:
-            # Closing knows nothing of this connection, and takes what is beside the file with it.
-            if self._closed:
-                raise Closed("the store is closed")
             self.place.check()  # it may be another file that was opened just now
-        except (StoreMoved, Closed):
+        except StoreMoved:
             await connection.close()
+            if self._closed:  # which takes what is beside the file with it
+                raise Closed("the store is closed") from None
             raise
+        if self._closed:  # from another event loop, which knows nothing of this connection
+            await connection.close()
+            raise Closed("the store is closed")
         return connection
 
 
