@@ -127,16 +127,20 @@ class Readers:
     async def _connect(self) -> Reading:
         connection = await self._driver.read(self._address, self._timeout)
         try:
-            self.place.check()  # it may be another file that was opened just now
-        except StoreMoved:
+            self._check()
+        except (StoreMoved, Closed):
             await connection.close()
-            if self._closed:  # which takes what is beside the file with it
-                raise Closed("the store is closed") from None
             raise
-        if self._closed:  # from another event loop, which knows nothing of this connection
-            await connection.close()
-            raise Closed("the store is closed")
         return connection
+
+    def _check(self) -> None:
+        """Look whether a connection that was made just now is to this file, and still wanted."""
+        try:
+            self.place.check()  # it may be another file
+        finally:
+            # Closing knows nothing of the connection, and takes what is beside the file with it.
+            if self._closed:
+                raise Closed("the store is closed")
 
 
 class _Pool:
