@@ -116,7 +116,7 @@ def longer(raw: bytes, draw: random.Random) -> bytes:
 
 def in_text(raw: bytes, draw: random.Random) -> bytes:
     """A letter of what was recorded is another."""
-    words = [b"long", b"completed", b"user", b"conversation", b"response", b"0003", b"partitions"]
+    words = [b"long", b"completed", b"user", b"conversation", b"response", b"0004", b"partitions"]
     word = draw.choice(words)
     at = raw.find(word, draw.randrange(len(raw) + 1))
     return raw if at < 0 else raw[:at] + b"\x80" + raw[at + 1 :]

@@ -77,11 +77,6 @@ CREATE TABLE events (
 	CONSTRAINT pk_events PRIMARY KEY (partition, conversation, version), 
 	CONSTRAINT uq_events_position UNIQUE (partition, position)
 );
-CREATE TABLE logs (
-	partition INTEGER NOT NULL, 
-	last BIGINT NOT NULL, 
-	CONSTRAINT pk_logs PRIMARY KEY (partition)
-);
 CREATE TABLE meta (
 	name TEXT NOT NULL, 
 	value TEXT NOT NULL, 

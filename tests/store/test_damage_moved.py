@@ -133,7 +133,7 @@ async def test_a_log_that_is_gone_is_not_begun_anew_after_an_error(
     """The connection is dropped after an error; a new one must not begin a second log."""
     author = await written(store)
     await store.events("c")  # a reader stays, and with it what it has open
-    tamper(path, "ALTER TABLE logs RENAME TO hidden")
+    tamper(path, "ALTER TABLE meta RENAME TO hidden")
     Path(f"{path}-wal").unlink()
     for _ in range(3):
         with pytest.raises(TurnlogError):

@@ -53,7 +53,6 @@ def test_positions_that_do_not_rise() -> None:
     next(steps)
     steps.send([("ok",)])
     steps.send([(0, 3, 1, 9)])
-    steps.send([(0, 9)])
     steps.send([(1,), (1,)])
     with pytest.raises(StopIteration) as done:
         for _ in range(20):

@@ -81,9 +81,13 @@ async def test_a_database_of_the_first_schema_keeps_everything(path: Path, tmp_p
     assert await store.follow({}) == expected
     assert [row.id for row in await store.conversations(status="busy")] == ["a", "c"]
     assert [await store.check(name) for name in "abc"] == [[], [], []]
+    ends, _ = await store.moved({})
     await store.close()
     command.downgrade(config(path), "0001")
     assert schema_of(path) == old
+    with behind(path) as connection:
+        counted = dict(connection.execute("SELECT * FROM logs"))
+    assert counted == {partition: last for partition, last in ends.items() if last}
 
 
 def test_those_that_are_not_idle_are_found_by_their_index(path: Path) -> None:

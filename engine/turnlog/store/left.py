@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 
 from . import statements
-from .rows import PlaceRow
 from .statements import Value
 
 
@@ -22,7 +21,7 @@ class Left:
     def __init__(self) -> None:
         self.whose = set[str]()
         self.events: list[list[Value]] = []
-        self.places: list[PlaceRow] = []
+        self.places: list[tuple[Value, ...]] = []
 
     def add(self, more: Left) -> None:
         """Leave more of them."""

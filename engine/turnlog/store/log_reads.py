@@ -25,9 +25,17 @@ Rows: TypeAlias = Sequence[tuple[Any, ...]]
 Query: TypeAlias = tuple[str, Parameters]
 Steps: TypeAlias = Generator[Query, Rows, T]
 
+_POSITION = Shape(schema.events, ("position",))
+
 PAGE = 500
 FOREVER = 2**62
 """Above every version, ordinal and position."""
+
+
+def last_position(partition: int) -> Steps[int]:
+    """The last position that a partition has, or 0."""
+    found = yield statements.LAST_POSITION, {"partition": partition}
+    return _POSITION.fit(found[0])[0] if found else 0
 
 
 class LogReads:
@@ -94,10 +102,10 @@ class LogReads:
 
     def moved(self, positions: Mapping[int, int]) -> Steps[tuple[dict[int, int], frozenset[str]]]:
         """Where each partition ends, and whose events lie between there and these positions."""
-        ends = dict.fromkeys(range(self.partitions), 0)
-        ends.update((yield statements.LASTS, {}))
+        ends: dict[int, int] = {}
         moved: set[str] = set()
-        for partition, end in ends.items():
+        for partition in range(self.partitions):
+            end = ends[partition] = yield from last_position(partition)
             after = positions.get(partition, end)
             if after < end:
                 where = {"partition": partition, "after": after, "until": end}

@@ -68,6 +68,21 @@ def inherited(placed: Placed) -> Row:
     )
 
 
+def own(put: Put, conversation: str) -> Row:
+    """The row of an item that a conversation itself puts somewhere."""
+    return Row(
+        put.ordinal,
+        put.version,
+        None,
+        conversation,
+        put.item_version,
+        put.key,
+        put.item_id,
+        put.call_id,
+        put.response,
+    )
+
+
 def _tombstone(ordinal: int, version: int) -> Row:
     return Row(ordinal, version, None, None, None, None, None, None, None)
 
@@ -133,19 +148,7 @@ class Editor:
     def _put(self, put: Put) -> None:
         self._leave(put.ordinal, put.version)
         self._end = max(self._end, put.ordinal + 1)
-        self._enter(
-            Row(
-                put.ordinal,
-                put.version,
-                None,
-                self._conversation,
-                put.item_version,
-                put.key,
-                put.item_id,
-                put.call_id,
-                put.response,
-            )
-        )
+        self._enter(own(put, self._conversation))
 
     def _shift(self, shift: Shift) -> None:
         version = shift.version

@@ -19,26 +19,11 @@ from ..state import FORMAT, Call, State
 from . import heads, schema
 from .admission import check, fork_of
 from .packing import pack
-from .places import ContextChange, Row, of_context
+from .places import ContextChange, Row, of_context, own
 from .shapes import Shape
 from .statements import ADD_EVENT, CALL_COLUMNS, LIST_COLUMNS, TURN_COLUMNS, Value
 
 Values = dict[str, Value]
-
-PlaceRow = tuple[
-    int,
-    str,
-    int,
-    int,
-    int | None,
-    str | None,
-    int | None,
-    str | None,
-    str | None,
-    str | None,
-    str | None,
-]
-"""A row of the context with its partition and conversation, in the order of the columns."""
 
 POSITION = ADD_EVENT.names.index("position")
 """Where the row of an event has its position."""
@@ -59,7 +44,7 @@ class Prepared:
     head: Values
     fork: Fork | None
     context: list[ContextChange]
-    joining: list[PlaceRow] | None
+    joining: list[Row] | None
     beside: list[TurnOpened | TurnClosed | CallChanged]
 
 
@@ -77,7 +62,7 @@ def prepare(append: Append, partition: int) -> Prepared:
         head=head_values(append.head) if append.events else {},
         fork=fork_of(append),
         context=context,
-        joining=_joining(context, partition, append.conversation),
+        joining=_joining(context, append.conversation),
         beside=beside(append.changes),
     )
 
@@ -123,35 +108,19 @@ def _events(append: Append, partition: int) -> tuple[list[list[Value]], list[Val
     return events, list(blobs.values())
 
 
-def _joining(
-    changes: Iterable[ContextChange], partition: int, conversation: str
-) -> list[PlaceRow] | None:
+def _joining(changes: Iterable[ContextChange], conversation: str) -> list[Row] | None:
     """The rows of items that stand one behind the other, if nothing but those is put.
 
     Where they join the end of what is stored, they are what an `Editor` would make of them: saves
     it 3 us an item.
     """
-    rows: list[PlaceRow] = []
+    rows: list[Row] = []
     last = -1
     for one in changes:
         if not isinstance(one, Put) or one.ordinal <= last:
             return None
         last = one.ordinal
-        rows.append(
-            (
-                partition,
-                conversation,
-                last,
-                one.version,
-                None,
-                conversation,
-                one.item_version,
-                one.key,
-                one.item_id,
-                one.call_id,
-                one.response,
-            )
-        )
+        rows.append(own(one, conversation))
     return rows
 
 

@@ -159,6 +159,13 @@ PLACES_OF_EVENTS = _sql(
     .limit(bindparam("limit"))
     .offset(_NONE)
 )
+LAST_POSITION = _sql(
+    _columns(_events, "position")
+    .where(*_is(_events, "partition"))
+    .order_by(_events.c.position.desc())
+    .limit(_ONE)
+    .offset(_NONE)
+)
 SPANS = _sql(
     select(
         _events.c.partition,
@@ -192,15 +199,6 @@ ADD_BLOB = _sql(
             bindparam("data", type_=LargeBinary),
         ).where(~exists().where(*_is(_blobs, "partition", "conversation", "digest"))),
     )
-)
-
-LAST = _sql(_columns(schema.logs, "last").where(*_is(schema.logs, "partition")))
-LASTS = _sql(_columns(schema.logs, "partition", "last"))
-ADD_LAST = _sql(insert(schema.logs))
-SET_LAST = _sql(
-    update(schema.logs)
-    .where(schema.logs.c.partition == bindparam("of_partition"))
-    .values(last=bindparam("to"))
 )
 
 # -- heads ---------------------------------------------------------------------------------

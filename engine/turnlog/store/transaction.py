@@ -1,13 +1,13 @@
 """One write transaction: appends that wait together, each whole or not at all.
 
 The one rule: whatever decides is read from SQL inside the transaction, because other processes
-write too (design section 5); memory is never asked. Positions are taken last and written once.
+write too (design section 5); memory is never asked.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar, assert_never
 
 from ..errors import InvalidInput, SchemaMismatch, TurnlogError
@@ -20,18 +20,18 @@ from .beats import Pulse
 from .context_reads import place_of
 from .deriving import rebuild
 from .left import Left
+from .log_reads import last_position
 from .places import Editor, Row, inherited, reach
 from .reads import FOREVER, Reads, Steps
 from .roll import Dead, Roll
 from .rows import Prepared, Values
 from .schema import REVISION
 from .shapes import Shape
-from .statements import MANY, STORED_COLUMNS
+from .statements import MANY, STORED_COLUMNS, Value
 
 T = TypeVar("T")
 
 _STORED = Shape(schema.conversations, STORED_COLUMNS)
-_LAST = Shape(schema.logs, ("last",))
 
 _REFUSED = (
     TurnlogError,
@@ -56,6 +56,12 @@ def run(connection: sqlite3.Connection, steps: Steps[T]) -> T:
     except StopIteration as stop:
         result: T = stop.value
         return result
+
+
+def _of(names: Values, places: Iterable[Row]) -> Iterator[tuple[Value, ...]]:
+    """Rows of a conversation's context as they are written: a `Row` has the columns' order."""
+    of = (names["partition"], names["conversation"])
+    return ((*of, *row) for row in places)
 
 
 class Transaction:
@@ -159,10 +165,8 @@ class Transaction:
         return Appended(derived.state.version)
 
     def finish(self) -> None:
-        """Write what was left, and the positions that were taken; raises Torn."""
+        """Write what was left; raises Torn."""
         self._catch_up()
-        for partition, last in self._last.items():
-            self._execute(statements.SET_LAST, {"of_partition": partition, "to": last})
 
     # -- one append ------------------------------------------------------------------------
 
@@ -247,11 +251,7 @@ class Transaction:
 
     def _position(self, partition: int) -> int:
         if partition not in self._last:
-            where = {"partition": partition}
-            found = self._connection.execute(statements.LAST, where).fetchone()
-            if found is None:
-                self._execute(statements.ADD_LAST, {**where, "last": 0})
-            self._last[partition] = _LAST.fit(found)[0] if found else 0
+            self._last[partition] = run(self._connection, last_position(partition))
         return self._last[partition]
 
     def _head(self, prepared: Prepared, new: bool, epoch: int, owner: str | None) -> None:
@@ -269,7 +269,7 @@ class Transaction:
             return
         end = max(stored.next, stored.base)
         if prepared.joining is not None and prepared.context[0].ordinal >= end:
-            self._mine.places += prepared.joining
+            self._mine.places += _of(prepared.names, prepared.joining)
             return
         standing = self._standing(prepared, end, stored.base)
         editor = Editor(prepared.append.conversation, stored.base, end, standing)
@@ -291,9 +291,8 @@ class Transaction:
         self._add_rows(names, editor.added.values())
 
     def _add_rows(self, names: Values, added: Iterable[Row]) -> None:
-        """Write new rows of the context; a `Row` has its columns in their order."""
-        of = (names["partition"], names["conversation"])
-        self._connection.executemany(statements.ADD_ROW.sql, ((*of, *row) for row in added))
+        """Write new rows of the context."""
+        self._connection.executemany(statements.ADD_ROW.sql, _of(names, added))
 
     def _standing(self, prepared: Prepared, end: int, base: int) -> list[Row]:
         """The rows that the changes touch, of a context whose next ordinal is `end`."""

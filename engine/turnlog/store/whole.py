@@ -7,7 +7,6 @@ any other; the rest is told of none (`ports.Finding.conversation` is empty).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from ..errors import StoreError
 from ..ports import Finding
@@ -55,10 +54,8 @@ def _lines(told: object) -> list[str]:
 
 
 def _positions(reads: Reads, found: list[Finding]) -> Steps[None]:
-    """Positions begin at 1 and have no gaps, and each partition's counter says the last of them."""
+    """Positions begin at 1 and have no gaps."""
     spans = yield from _asked("the positions", (statements.SPANS, {}), found)
-    counters = yield from _asked("the counters", (statements.LASTS, {}), found)
-    lasts: dict[Any, Any] = dict(counters)
     for partition, *span in spans:
         if partition not in range(reads.partitions):
             found.append(_of(WHOLE, f"there are events in partition {partition!r}, which is none"))
@@ -66,12 +63,6 @@ def _positions(reads: Reads, found: list[Finding]) -> Steps[None]:
         count, first, last = span
         if (count, first) != (last, 1):
             found += yield from _gaps(partition)
-    ends: dict[Any, Any] = {partition: last for partition, _, _, last in spans}
-    for partition in lasts.keys() | (ends.keys() & set(range(reads.partitions))):
-        says, last = lasts.get(partition, 0), ends.get(partition, 0)
-        if says != last:
-            problem = f"partition {partition!r} ends at {last!r}, and its counter says {says!r}"
-            found.append(_of(WHOLE, problem))
 
 
 def _gaps(partition: int) -> Steps[list[Finding]]:
