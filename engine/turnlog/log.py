@@ -100,8 +100,8 @@ class Log:
         self._check_open()
         head = await self._engine.head(check_id(id))
         self._engine.recent.put(head.state, head.epoch)
-        state = head.state
-        name = state.config.agent if state.config is not None else None
+        config = head.state.config
+        name = config.agent if config is not None else None
         return Conversation(id, self._engine, self._engine.agents.get(name or ""))
 
     def _agent(self, agent: Agent | str | None) -> Agent | None:

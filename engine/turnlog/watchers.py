@@ -31,7 +31,7 @@ class Watch:
     waiting: deque[Seen] = field(default_factory=deque[Seen])
     behind: bool = False
     over: bool = False
-    _taker: asyncio.Future[None] | None = None
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
     _room: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def take(self) -> Seen | Literal["behind", "over"]:
@@ -43,12 +43,8 @@ class Watch:
                 return seen
             if self.over:
                 return "over"
-            # One watcher takes: a future of its own saves 1.5 µs a delta beside an `Event`.
-            self._taker = asyncio.get_running_loop().create_future()
-            try:
-                await self._taker
-            finally:
-                self._taker = None
+            self._news.clear()
+            await self._news.wait()
 
     def now(self) -> Seen | None:
         """The next update, where one waits; what came together is taken without awaiting."""
@@ -73,24 +69,19 @@ class Watch:
             self.leave()
             return
         self.waiting.append(seen)
-        if self._taker is not None:
-            self._wake()
+        self._news.set()
 
     def leave(self) -> None:
         """Leave the watcher behind."""
         self.behind = True
         self.waiting.clear()
-        self._wake()
+        self._news.set()
         self._room.set()
 
     def end(self) -> None:
         """Say that all is told."""
         self.over = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._taker is not None and not self._taker.done():
-            self._taker.set_result(None)
+        self._news.set()
 
     @property
     def full(self) -> bool:

@@ -157,9 +157,9 @@ LOADS = {
 of an hour leaves a processor time to rest: fifteen to twenty turns a second, thirty at once.
 
 That one lets no more than twice as many be under way. What is freed stays resident in part, so that
-resident memory follows the most that was ever under way: with 400 each
-stall of the machine lets more turns pile up than any before, and the process looks as if it grew,
-though what is in use stays the same. With 64 the most is reached while everything is warmed up.
+resident memory follows the most that was ever under way: with 400, each stall of the machine lets
+more turns pile up than any before, and the process looks as if it grew, though what is in use stays
+the same. With 64 the most is reached while everything is warmed up.
 """
 
 

@@ -16,12 +16,14 @@ from pathlib import Path
 
 import pytest
 
+import turnlog
 from turnlog import events as ev
 from turnlog.canonical import GENESIS, JsonObject
 from turnlog.conversation import Conversation
 from turnlog.errors import Busy, InvalidInput
 from turnlog.ports import TurnRow
 from turnlog.record import NewEvent, Recorded, Stamp, record
+from turnlog.testing import call, scripted, text
 from turnlog.testing.invariants import violations
 from turnlog.testing.torture import Torture, Torturer, stolen, traps
 from turnlog.testing.torture_processes import gone, is_gone, is_stopped, killed, launched
@@ -114,6 +116,27 @@ async def test_what_others_may_do_to_a_turn(job: Job, draw: float, outcomes: set
         assert len(rows) == 7
         rejected = [one for one in await chat.events() if isinstance(one.event, ev.CallRejected)]
         assert bool(rejected) == (draw > 0.5)
+
+
+async def test_nothing_is_decided_about_a_call_that_runs(job: Job) -> None:
+    begun, may = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> str:
+        begun.set()
+        await may.wait()
+        return "done"
+
+    script = scripted([call("slow"), text("Ok.")])
+    async with turnlog.open(":memory:", transport=script) as log:
+        agent = turnlog.Agent("test", model="gpt-5", tools=[slow])
+        chat = await log.conversation("c0", agent=agent)
+        turn = await chat.send("Go.")
+        await begun.wait()
+        await Worker(job, log, agent, Always(0.0)).decide(chat)
+        (running,) = (await chat.state()).pending
+        assert running.status == "started"
+        may.set()
+        assert (await turn.result()).output_text == "Ok."
 
 
 @dataclass(slots=True)

@@ -195,8 +195,10 @@ class Worker:
                 await call.answer(done(call.id), by="torture")
             case "uncertain" if self.job.effects.times()[call.id]:
                 await call.answer(done(call.id), by="torture")
-            case waits_for:  # one that runs waits for nobody
-                await (call.rerun(by="torture") if waits_for == "uncertain" else asyncio.sleep(0))
+            case "uncertain":
+                await call.rerun(by="torture")
+            case _:  # one that runs waits for nobody
+                pass
 
 
 @asynccontextmanager
