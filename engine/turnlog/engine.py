@@ -260,7 +260,7 @@ class Engine:
     async def present(self, conversation: str, items: Sequence[JsonObject]) -> frozenset[str]:
         """Which of the provider ids of these items are in the context already."""
         ids = {id for item in items if (id := text(item, "id")) is not None}
-        return frozenset([id for id in ids if await self.store.find(conversation, item_id=id)])
+        return await self.store.present(conversation, ids) if ids else frozenset()
 
     async def call_item(self, state: State, call: Call) -> JsonObject:
         """The item that asked for a call, as it was recorded (in a fork, an ancestor may have it).

@@ -6,7 +6,7 @@ transport starts by joining the contract suite (`turnlog.testing`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import Literal, Protocol, TypeAlias
@@ -208,6 +208,10 @@ class Store(Protocol):
         call_id: str | None = None,
     ) -> list[Placed]:
         """Where an item stands now, by exactly one of its ids."""
+        ...
+
+    async def present(self, conversation: str, item_ids: Collection[str]) -> frozenset[str]:
+        """Which of these ids of a provider's stand in the context now."""
         ...
 
     async def turn(

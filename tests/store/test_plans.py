@@ -25,6 +25,17 @@ def test_what_has_a_name_is_found_by_the_index_of_names(migrated: Path, name: st
     assert f"USING INDEX ix_{name} " in plan[0][3]
 
 
+def test_ids_that_are_present_are_found_by_the_index_of_names(migrated: Path) -> None:
+    database = sqlite3.connect(migrated)
+    values = dict.fromkeys(re.findall(r":(\w+)", statements.PRESENT), 0)
+    plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {statements.PRESENT}", values)]
+    database.close()
+    assert any(
+        "ix_context_item_id (partition=? AND item_id=? AND conversation=?)" in step for step in plan
+    )
+    assert not any(step.startswith("SCAN") for step in plan)
+
+
 @pytest.mark.parametrize("sql", [statements.ITEMS, statements.LAST_ITEMS])
 def test_items_are_read_in_the_order_of_their_places(migrated: Path, sql: str) -> None:
     database = sqlite3.connect(migrated)

@@ -15,7 +15,7 @@ from . import schema, statements
 from .log_reads import LogReads, Steps
 from .places import Row
 from .shapes import Shape
-from .statements import LINE_COLUMNS, ROW_COLUMNS
+from .statements import LINE_COLUMNS, MANY, ROW_COLUMNS
 
 _LINE = Shape(schema.conversations, LINE_COLUMNS)
 _PLACE = Shape(schema.context, ROW_COLUMNS)
@@ -145,6 +145,27 @@ class ContextReads(LogReads):
                 if not above:
                     found += _placed([row])
         return sorted(found, key=lambda placed: placed.ordinal)
+
+    def present(self, conversation: str, ids: Sequence[str]) -> Steps[frozenset[str]]:
+        """Which of these ids of items stand there now: one hop for a page, and not two for each.
+
+        In a fork, or where the head looks odd, each is found by itself.
+        """
+        found: list[str] = []
+        for place in range(0, len(ids), MANY):
+            some = statements.many("item_id", ids[place : place + MANY])
+            rows = yield statements.PRESENT, {**self.of(conversation), **some}
+            if any(type(base) is not int or base for base, _ in rows):
+                return (yield from self._present_slowly(conversation, ids))
+            found += (id for _, id in rows if id is not None)
+        return frozenset(found)
+
+    def _present_slowly(self, conversation: str, ids: Sequence[str]) -> Steps[frozenset[str]]:
+        found: list[str] = []
+        for id in ids:
+            if (yield from self.find(conversation, "item_id", id)):
+                found.append(id)
+        return frozenset(found)
 
 
 def _placed(rows: Iterable[Row]) -> list[Placed]:

@@ -83,6 +83,22 @@ class ContextSuite(Opens):
             await raises(InvalidInput, store.find("c", key="a", item_id="msg"))
             await raises(InvalidInput, store.turn("c"))
 
+    async def test_ids_are_present_where_their_items_stand(self) -> None:
+        async with self.one() as store:
+            author, others = Author("c"), [f"other_{number}" for number in range(40)]
+            await store.append(author.begin())
+            item: JsonObject = {**message("a"), "type": "message", "id": "msg"}
+            await store.append(author.write(added("a", item=item), added("b")))
+            assert await store.present("c", [*others, "msg"]) == {"msg"}
+            assert await store.present("c", others) == frozenset()
+            assert await store.present("nobody", ["msg"]) == frozenset()
+            fork, begin = Author.fork(replace(author.state, committed=author.state.next), "fork")
+            await store.append(fork.write(begin, added("c")))
+            assert await store.present("fork", [*others, "msg"]) == {"msg"}
+            await store.append(fork.write(ev.ItemRemoved(key="a", ordinal=0)))
+            assert await store.present("fork", ["msg"]) == frozenset()
+            assert await store.present("c", ["msg"]) == {"msg"}
+
     async def test_several_changes_of_one_place_at_one_version(self) -> None:
         async with self.one() as store:
             author = Author("c")
