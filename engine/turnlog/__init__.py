@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .agent import Agent as Agent
     from .call import Call as Call
+    from .checkpoints import Checkpoints as Checkpoints
     from .context import Item as Item
     from .conversation import Conversation as Conversation
     from .errors import TurnFailed as TurnFailed
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Agent": "agent",
     "Call": "call",
+    "Checkpoints": "checkpoints",
     "Conversation": "conversation",
     "Cursor": "updates",
     "Deferred": "running",

@@ -39,11 +39,10 @@ class Configure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddItems:
-    """Add items to the tail, or before `ordinal`. `present` holds provider ids in the context."""
+    """Add items to the tail, or before `ordinal`."""
 
     items: tuple[Keyed, ...]
     ordinal: int | None = None
-    present: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +86,6 @@ class BeginTurn:
     max_requests: int | None = None
     max_retries: int | None = None
     manual: bool = False
-    present: frozenset[str] = frozenset()
     abandon: tuple[Keyed, ...] | None = None
 
 

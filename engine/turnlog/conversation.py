@@ -367,9 +367,8 @@ class Conversation:
             config = await setup.wanted(self._engine, draft.state)
             if config is not None:
                 draft.do(Configure(config=config))
-            present = await self._engine.present(self.id, items)
-            keyed = self._engine.keyed(*items)
-            draft.do(AddItems(items=keyed, present=present))
+            draft.expect_new(items)
+            draft.do(AddItems(items=self._engine.keyed(*items)))
             return None
 
         return await self._change(act, by, expected_version)

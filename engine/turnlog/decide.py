@@ -39,7 +39,7 @@ from .commands import (
 from .decide_calls import check_answers, find, on_call, open_turn
 from .errors import Busy, InvalidInput, ItemPresent, NotFound, StaleEpoch, Waiting
 from .head import State, Turn
-from .items import OUTPUT_OF, answered_id, check, is_client_call, type_of
+from .items import OUTPUT_OF, already_present, answered_id, check, is_client_call, type_of
 from .record import NewEvent
 
 __all__ = [
@@ -167,7 +167,7 @@ def _check_place(state: State, ordinal: int | None, last: int) -> None:
 
 
 def _added(state: State, command: AddItems) -> list[NewEvent]:
-    check_new(command.items, command.present)
+    check_new(command.items)
     _check_answers_nothing(state, command.items)
     return [
         NewEvent(event=ev.ItemAdded(key=one.key, item=one.item, ordinal=_place(command, place)))
@@ -179,19 +179,19 @@ def _place(command: AddItems, offset: int) -> int | None:
     return None if command.ordinal is None else command.ordinal + offset
 
 
-def check_new(items: Sequence[Keyed], present: frozenset[str]) -> None:
-    """Raise where an item cannot be added: no type, or an id that is in the context already."""
-    seen = set(present)
+def check_new(items: Sequence[Keyed]) -> None:
+    """Raise where an item cannot be added: no type, or the id of one before it.
+
+    That no id is in the context already is asked of the store (`Draft.expect_new`).
+    """
+    seen = set[str]()
     for one in items:
         check(one.item)
         id = one.item.get("id")
         if not isinstance(id, str):
             continue
         if id in seen:
-            raise ItemPresent(
-                f"the item {id!r} is in the context already:"
-                " use chat.replace(items) to make the context equal a list"
-            )
+            raise already_present(id)
         seen.add(id)
 
 
@@ -223,7 +223,7 @@ def _check_no_request(state: State, what: str) -> None:
 def _begin(state: State, command: BeginTurn) -> list[NewEvent]:
     _check_no_request(state, "begin a turn")
     ended = _make_way(state, command)
-    check_new(command.items, command.present)
+    check_new(command.items)
     _check_answers_nothing(state, command.items)
     if not command.items and not state.tail and not state.pending:
         raise InvalidInput("there is nothing to send: give the turn an input")

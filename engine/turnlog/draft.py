@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from .canonical import JsonObject, text
 from .decide import Command, decide
 from .index import Change, advance_all
 from .ports import Append, Lease
@@ -67,7 +68,10 @@ class Ambient:
 
 @dataclass(slots=True)
 class Draft:
-    """What one append will write, and the state behind it. `epoch` marks a lease's events."""
+    """What one append will write, and the state behind it. `epoch` marks a lease's events.
+
+    `absent` are ids of items with which it is refused where they are in the context already.
+    """
 
     state: State
     ambient: Ambient
@@ -76,6 +80,7 @@ class Draft:
     expected: int = field(init=False)
     events: list[Recorded] = field(default_factory=list[Recorded])
     changes: list[Change] = field(default_factory=list[Change])
+    absent: set[str] = field(default_factory=set[str])
 
     def __post_init__(self) -> None:
         self.expected = self.state.version
@@ -103,6 +108,10 @@ class Draft:
         self.events += recorded
         return recorded
 
+    def expect_new(self, items: Iterable[JsonObject]) -> None:
+        """Have the store raise ItemPresent where one of the items is in the context already."""
+        self.absent.update(id for item in items if (id := text(item, "id")) is not None)
+
     def append(self, lease: Lease | None) -> Append:
         """What the store is asked to write."""
         return Append(
@@ -113,4 +122,5 @@ class Draft:
             changes=tuple(self.changes),
             epoch=self.epoch if lease is not None else None,
             lease=lease,
+            absent=frozenset(self.absent),
         )

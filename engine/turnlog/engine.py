@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 from weakref import WeakValueDictionary
@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from . import events as ev
 from .agent import Agent
 from .canonical import JsonObject, text
+from .checkpoints import Checkpoints
 from .commands import Keyed, Prepare
 from .context import every, requested
 from .draft import Ambient, Draft
@@ -133,6 +134,7 @@ class Engine:
     ambient: Ambient
     on_unknown: OnUnknown | None = None
     limits: Limits = field(default_factory=Limits)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
     live: dict[str, Running] = field(default_factory=dict[str, "Running"])
     starting: set[str] = field(default_factory=set[str])
     heads: dict[str, State] = field(default_factory=dict[str, State])
@@ -256,11 +258,6 @@ class Engine:
         (recorded,) = await self.store.pick(state.id, [state.turn.version])
         assert isinstance(recorded.event, ev.TurnStarted)
         return recorded.event.settings
-
-    async def present(self, conversation: str, items: Sequence[JsonObject]) -> frozenset[str]:
-        """Which of the provider ids of these items are in the context already."""
-        ids = {id for item in items if (id := text(item, "id")) is not None}
-        return await self.store.present(conversation, ids) if ids else frozenset()
 
     async def call_item(self, state: State, call: Call) -> JsonObject:
         """The item that asked for a call, as it was recorded (in a fork, an ancestor may have it).

@@ -11,7 +11,7 @@ from itertools import compress
 from typing import TypeAlias
 
 from .canonical import DEEPEST, Json, JsonObject, array, dumps, objects, text
-from .errors import InvalidInput
+from .errors import InvalidInput, ItemPresent
 
 FORMAT = 1
 """The version of the serialiser below; it stands in every `request.prepared` (law 9)."""
@@ -314,6 +314,14 @@ def _followed(items: Sequence[JsonObject], keep: Sequence[bool], place: int) -> 
 def without_identity(item: JsonObject) -> JsonObject:
     """An item that is no longer what the provider made: its id and status say nothing any more."""
     return {key: value for key, value in item.items() if key not in ("id", "status")}
+
+
+def already_present(id: str) -> ItemPresent:
+    """The error about an item that would stand in a context twice."""
+    return ItemPresent(
+        f"the item {id!r} is in the context already:"
+        " use chat.replace(items) to make the context equal a list"
+    )
 
 
 def check(item: JsonObject) -> None:

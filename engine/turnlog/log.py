@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Literal
 
 from .agent import Agent
+from .checkpoints import Checkpoints
 from .configuring import check_id, check_text
 from .context import PAGE
 from .conversation import Conversation
@@ -279,6 +280,7 @@ class Opening:
     owners: Literal["locks", "beats"]
     on_unknown: OnUnknown | None
     limits: Limits
+    checkpoints: Checkpoints
     warm: bool
     store: Store | None
     ambient: Ambient
@@ -327,6 +329,7 @@ class Opening:
                 ambient=self.ambient,
                 on_unknown=self.on_unknown,
                 limits=self.limits,
+                checkpoints=self.checkpoints,
             ),
             warm=self.warm,
         )
@@ -347,6 +350,7 @@ def open(
     owners: Literal["locks", "beats"] = "locks",
     on_unknown: OnUnknown | None = None,
     limits: Limits | None = None,
+    checkpoints: Checkpoints | None = None,
     warm: bool = False,
     timeouts: Timeouts | None = None,
     proxy: str | None = None,
@@ -371,9 +375,9 @@ def open(
     says how processes know that others live: by `locks` on one machine, by `beats` where files
     cannot be locked (`store.open_store`). `on_unknown` is what to do where it is unknown whether a
     request was carried out (law 10): `resend`, or `stop`, the default with hosted tools that have
-    effects. `limits` say how large items and
-    requests may be, and how many turns run here at once. `store` and `ambient` replace the
-    database, and time and randomness.
+    effects. `limits` say how large items and requests may be, and how many turns run here at once;
+    `checkpoints` how often text that streams is saved. `store` and `ambient` replace the database,
+    and time and randomness.
 
     Raises (when entered or awaited) ConfigurationError, and what opening the database raises:
     NotFound, NotTurnlog, SchemaMismatch, StoreCorrupt, StoreReadOnly, StoreUnavailable.
@@ -401,6 +405,7 @@ def open(
         owners=owners,
         on_unknown=on_unknown,
         limits=limits or Limits(),
+        checkpoints=checkpoints or Checkpoints(),
         warm=warm,
         store=store,
         ambient=ambient or Ambient(),

@@ -40,9 +40,8 @@ async def continue_manual(
     async def act(draft: Draft) -> Lease:
         nonlocal outgoing
         _check_ready(draft, turn)
-        items = engine.keyed(*given.items)
-        present = await engine.present(conversation, given.items)
-        draft.do(AddItems(items=items, present=present))
+        draft.expect_new(given.items)
+        draft.do(AddItems(items=engine.keyed(*given.items)))
         send = Send(cause="tools_answered")
         outgoing = await engine.prepare(draft, send, config, settings)
         if outgoing is None:

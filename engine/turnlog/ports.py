@@ -6,7 +6,7 @@ transport starts by joining the contract suite (`turnlog.testing`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import Literal, Protocol, TypeAlias
@@ -33,7 +33,7 @@ class Append:
     state after them, `changes` what follows beside the log. `lease` says what becomes of the
     right to run the turn: `acquire` takes it (the events carry `epoch`, one more than the last),
     `keep` and `release` need it to be held by this store's owner at `epoch`; None needs none.
-    `source` is where a new fork came from.
+    `absent` are a provider's ids that may not stand in the context before.
     """
 
     conversation: str
@@ -43,6 +43,7 @@ class Append:
     changes: Sequence[Change]
     epoch: int | None = None
     lease: Lease | None = None
+    absent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +147,9 @@ class Store(Protocol):
     async def append(self, append: Append) -> Appended:
         """Write all of it, or nothing; the same event ids again are `already` there.
 
-        Raises VersionConflict, IdConflict, StaleEpoch (the lease is another's), StoreReadOnly,
-        and OutcomeUnknown (a commit that may have happened: append the same events again).
+        Raises VersionConflict, IdConflict, StaleEpoch (the lease is another's), ItemPresent,
+        StoreReadOnly, and OutcomeUnknown (a commit that may have happened: append the same events
+        again).
         """
         ...
 
@@ -208,10 +210,6 @@ class Store(Protocol):
         call_id: str | None = None,
     ) -> list[Placed]:
         """Where an item stands now, by exactly one of its ids."""
-        ...
-
-    async def present(self, conversation: str, item_ids: Collection[str]) -> frozenset[str]:
-        """Which of these ids of a provider's stand in the context now."""
         ...
 
     async def turn(

@@ -27,10 +27,6 @@ from .unbroken import begun
 FINAL = frozenset({400, 401, 403, 404, 405, 413, 422, 426})
 """Refusals of an upgrade that no repetition changes."""
 
-CHECKPOINT_SECONDS = 0.25
-CHECKPOINT_POINTS = 2048
-"""Text is checkpointed at the latest after this long, or this many code points (law 1)."""
-
 NOTE_TURNS = 8
 NOTE_SECONDS = 0.05
 """How long a note waits at the most for the first text on its way to those who watch.
@@ -220,11 +216,11 @@ class Sending:
             self._flush = None
         if self.reception.notes:
             self._note.soon(self._patience, NOTE_SECONDS)
-        unsaved = self.reception.unsaved()
-        if unsaved and self._flush is None and unsaved >= CHECKPOINT_POINTS:
+        unsaved, checkpoints = self.reception.unsaved(), self.held.engine.checkpoints
+        if unsaved and self._flush is None and unsaved >= checkpoints.points:
             self._text.within(0.0)
         elif unsaved:
-            self._text.within(CHECKPOINT_SECONDS)
+            self._text.within(checkpoints.seconds)
 
     def _save_notes(self) -> None:
         self._begin(self._note, text=False)

@@ -316,6 +316,7 @@ async def _begin(
         if wanted is not None:
             _configure(draft, wanted, setup.agent)
         config = wanted or await engine.configuration(draft.state)
+        draft.expect_new(given.items)
         draft.do(await _beginning(engine, draft.state, given, turn, digest))
         outgoing = await engine.prepare(draft, Send(cause="first"), config, given.settings)
         if outgoing is None:
@@ -359,7 +360,6 @@ async def _beginning(
         max_requests=given.max_requests,
         max_retries=given.max_retries,
         manual=given.manual,
-        present=await engine.present(state.id, given.items),
         abandon=abandon,
     )
 

@@ -151,16 +151,15 @@ def test_an_item_is_edited_and_removed() -> None:
         story.do(EditItem(ordinal=0, key="k", item=user("")))
 
 
-def test_an_item_that_is_present_names_replace() -> None:
+def test_an_item_that_comes_twice_names_replace() -> None:
     one = Keyed(key="k", item=said("m1"))
     for command in (
-        AddItems(items=(one,), present=frozenset({"m1"})),
         AddItems(items=(one, one)),
-        BeginTurn(turn="t", key="k", digest="d", items=(one,), present=frozenset({"m1"})),
+        BeginTurn(turn="t", key="k", digest="d", items=(one, one)),
     ):
         with pytest.raises(ItemPresent, match=r"'m1' is in the context already.*replace"):
             exchange().do(command)
-    check_new((one, Keyed(key="l", item={"role": "user", "content": "x", "id": None})), frozenset())
+    check_new((one, Keyed(key="l", item={"role": "user", "content": "x", "id": None})))
 
 
 @pytest.mark.parametrize("item", [{"content": "x"}, user(""), {"role": "user"}])

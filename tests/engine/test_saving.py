@@ -7,10 +7,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 
+import turnlog
+from turnlog import Checkpoints
 from turnlog import events as ev
-from turnlog.errors import StaleEpoch, Waiting
+from turnlog.errors import ConfigurationError, StaleEpoch, Waiting
 from turnlog.ports import Append, Appended, Frame, Request
-from turnlog.sending import CHECKPOINT_SECONDS, NOTE_TURNS, Due
+from turnlog.sending import NOTE_TURNS, Due
 from turnlog.store import MemoryStore
 from turnlog.testing import Reply, text
 from turnlog_transports.replay import ReplayTransport
@@ -100,7 +102,7 @@ async def test_text_that_was_due_while_something_was_saved_is_saved_right_behind
     store = Saves(wait)
 
     async def look() -> None:
-        await asyncio.sleep(1.5 * CHECKPOINT_SECONDS)
+        await asyncio.sleep(1.5 * Checkpoints().seconds)
         saved.append(store.count)
         gate.set()
         await turns(4 * NOTE_TURNS)
@@ -121,7 +123,7 @@ async def test_nothing_more_is_saved_once_a_save_was_refused() -> None:
     store = Saves(refuse)
 
     async def look() -> None:
-        await asyncio.sleep(1.5 * CHECKPOINT_SECONDS)
+        await asyncio.sleep(1.5 * Checkpoints().seconds)
 
     transport = Between([text("One and two and three.")], 6, look)
     async with opened(transport, agent(), store=store) as log:
@@ -130,3 +132,34 @@ async def test_nothing_more_is_saved_once_a_save_was_refused() -> None:
         with pytest.raises(Waiting):
             await turn.result()
         assert store.count == 1
+
+
+@pytest.mark.parametrize(("points", "saved_at_once"), [(3, True), (100_000, False)])
+async def test_how_much_text_waits_is_a_setting(points: int, saved_at_once: bool) -> None:
+    texts: list[bool] = []
+
+    async def look() -> None:
+        await turns(4 * NOTE_TURNS)
+        texts.append("output.checkpointed" in [one.tag for one in await store.events("c")])
+
+    store, bound = MemoryStore(), agent()
+    transport = Between([text("One and two and three.")], 6, look)
+    every = Checkpoints(seconds=60.0, points=points)
+    async with turnlog.open(
+        ":memory:", agents=[bound], transport=transport, store=store, checkpoints=every
+    ) as log:
+        chat = await log.conversation("c", agent="test")
+        assert (await chat.run("Go.")).output_text == "One and two and three."
+    assert texts == [saved_at_once]
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("inf"), float("nan"), True, "1"])
+def test_a_time_between_checkpoints_is_a_number_above_0(seconds: float) -> None:
+    with pytest.raises(ConfigurationError, match="a number above 0"):
+        Checkpoints(seconds=seconds)
+
+
+@pytest.mark.parametrize("points", [0, 1.5, True, None])
+def test_a_checkpoint_has_a_character_at_least(points: int) -> None:
+    with pytest.raises(ConfigurationError, match="1 or more"):
+        Checkpoints(points=points)

@@ -68,13 +68,13 @@ def test_every_crash_leaves_what_was_acknowledged(seed: int) -> None:
 
 
 def test_a_writer_that_acknowledges_before_it_commits_is_found() -> None:
-    """The planted bug; it shows at the points before a COMMIT, and nowhere else."""
+    """The planted bug; it shows before a COMMIT, and where others read meanwhile."""
     found = explore(appends(hasty), seeds=[1], kinds=["crash"])
     print("planted:", found)
     assert found.failures
     for failure in found.failures:
         assert "was acknowledged and is there 0 times" in str(failure.error)
-        assert "before COMMIT" in failure.error.__notes__[0]
+    assert any("before COMMIT" in failure.error.__notes__[0] for failure in found.failures)
     with pytest.raises(AssertionError, match="I1"):
         found.check()
 

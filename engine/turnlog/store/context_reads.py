@@ -146,26 +146,17 @@ class ContextReads(LogReads):
                     found += _placed([row])
         return sorted(found, key=lambda placed: placed.ordinal)
 
-    def present(self, conversation: str, ids: Sequence[str]) -> Steps[frozenset[str]]:
-        """Which of these ids of items stand there now: one hop for a page, and not two for each.
-
-        In a fork, or where the head looks odd, each is found by itself.
-        """
-        found: list[str] = []
+    def present(self, conversation: str, ids: Sequence[str], base: int) -> Steps[str | None]:
+        """One of these ids of items that stands there now; a fork inherits what is below `base`."""
         for place in range(0, len(ids), MANY):
             some = statements.many("item_id", ids[place : place + MANY])
-            rows = yield statements.PRESENT, {**self.of(conversation), **some}
-            if any(type(base) is not int or base for base, _ in rows):
-                return (yield from self._present_slowly(conversation, ids))
-            found += (id for _, id in rows if id is not None)
-        return frozenset(found)
-
-    def _present_slowly(self, conversation: str, ids: Sequence[str]) -> Steps[frozenset[str]]:
-        found: list[str] = []
-        for id in ids:
+            rows = yield statements.PRESENT, self.of(conversation, **some)
+            if rows:
+                return str(rows[0][0])
+        for id in ids if base else ():
             if (yield from self.find(conversation, "item_id", id)):
-                found.append(id)
-        return frozenset(found)
+                return id
+        return None
 
 
 def _placed(rows: Iterable[Row]) -> list[Placed]:

@@ -8,7 +8,7 @@ data; `abandon` is the death of one.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ..errors import Closed, NotSupported
 from ..item import Item, by_holder, gathered
@@ -166,11 +166,6 @@ class MemoryStore:
         by, value = the_one({"key": key, "item_id": item_id, "call_id": call_id})
         places = await self.context(conversation)
         return [placed for placed in places if getattr(placed, by) == value]
-
-    async def present(self, conversation: str, item_ids: Collection[str]) -> frozenset[str]:
-        """Which of these ids stand in the context now (`ports.Store.present`)."""
-        places = await self.context(conversation)
-        return frozenset(item_ids) & frozenset(placed.item_id for placed in places)
 
     async def turn(
         self, conversation: str, *, id: str | None = None, key: str | None = None

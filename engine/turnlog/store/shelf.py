@@ -13,6 +13,7 @@ from typing import assert_never
 
 from ..errors import InvalidInput, StoreCorrupt
 from ..index import CallChanged, Change, TurnClosed, TurnOpened, advance
+from ..items import already_present
 from ..ports import Append, Appended, CallRow, Finding, Placed, TurnRow
 from ..record import Recorded, first_broken
 from ..state import State, branch, evolve, start
@@ -69,6 +70,13 @@ class Kept:
         for change in changes:
             if isinstance(change, TurnOpened) and change.turn in self.turns:
                 raise InvalidInput(f"turn {change.turn!r} of {self.state.id!r} began already")
+
+    def check_absent(self, ids: frozenset[str]) -> None:
+        """Raise ItemPresent where an item with one of these ids is in the context."""
+        places = range(self.state.next) if ids else ()
+        for placed in filter(None, (self.placed(one, self.state.version) for one in places)):
+            if placed.item_id in ids:
+                raise already_present(str(placed.item_id))
 
     def change(self, changes: Sequence[Change]) -> None:
         """Apply what an append changes beside the log."""
@@ -160,6 +168,8 @@ class Shelf:
             lease = admit(append, against, me, dead)
             if lease is None:
                 return Appended(version, already=True)
+            if kept is not None:
+                kept.check_absent(append.absent)
             kept = kept or Kept(replace(start(append.conversation), base=append.head.base), source)
             kept.check_turns(append.changes)
             self._do(append, kept)

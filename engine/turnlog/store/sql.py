@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -149,10 +149,6 @@ class SqlStore:
         """Where an item stands now (`ports.Store.find`)."""
         by, value = the_one({"key": key, "item_id": item_id, "call_id": call_id})
         return await self._read(self._reads.find(conversation, by, value))
-
-    async def present(self, conversation: str, item_ids: Collection[str]) -> frozenset[str]:
-        """Which of these ids stand in the context now (`ports.Store.present`)."""
-        return await self._read(self._reads.present(conversation, list(item_ids)))
 
     async def turn(
         self, conversation: str, *, id: str | None = None, key: str | None = None

@@ -343,19 +343,10 @@ FIND = {
 }
 """In no order: asked for one, SQLite reads the whole context in it, and not the name's index."""
 PRESENT = _sql(
-    _columns(_heads, "base")
-    .add_columns(_context.c.item_id)
-    .select_from(
-        _heads.outerjoin(
-            _context,
-            and_(
-                *_of_context, _context.c.to_version.is_(None), _many(_context.c.item_id, "item_id")
-            ),
-        )
+    _columns(_context, "item_id").where(
+        *_of_context, _context.c.to_version.is_(None), _many(_context.c.item_id, "item_id")
     )
-    .where(_heads.c.partition == bindparam("partition"), _heads.c.id == bindparam("conversation"))
 )
-"""A row without an id says that none of them stands there."""
 ADD_ROW = Ordered(insert(_context))
 CLOSE_ROW = _sql(
     update(_context)

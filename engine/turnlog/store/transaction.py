@@ -13,7 +13,8 @@ from typing import TypeVar, assert_never
 from ..errors import InvalidInput, SchemaMismatch, TurnlogError
 from ..events import Fork
 from ..index import CallChanged, TurnClosed, TurnOpened
-from ..ports import Appended
+from ..items import already_present
+from ..ports import Append, Appended
 from . import rows, schema, statements
 from .admission import Stored, admit, fork_hash, is_stored
 from .beats import Pulse
@@ -173,7 +174,7 @@ class Transaction:
     def write(self, prepared: Prepared) -> Appended:
         """Write an append.
 
-        Raises VersionConflict, IdConflict, StaleEpoch, NotFound, InvalidInput.
+        Raises VersionConflict, IdConflict, StaleEpoch, NotFound, ItemPresent, InvalidInput.
         """
         append = prepared.append
         version = append.expected + len(append.events)
@@ -189,6 +190,8 @@ class Transaction:
         lease = admit(append, against, self._me, self.roll.is_dead)
         if lease is None:
             return Appended(version, already=True)
+        if append.absent and stored is not None:
+            self._check_absent(append, stored.base)
         self._lease(prepared, lease)
         if append.events:
             self._log(prepared)
@@ -199,6 +202,15 @@ class Transaction:
             self.roll.take_over(stored.owner)
         self.wrote = True
         return Appended(version)
+
+    def _check_absent(self, append: Append, base: int) -> None:
+        """Raise ItemPresent for an id that is in the context already."""
+        if base:
+            self._catch_up()  # an ancestor may have rows that were left
+        ids = sorted(append.absent)
+        found = run(self._connection, self._reads.present(append.conversation, ids, base))
+        if found is not None:
+            raise already_present(found)
 
     def _stored(self, prepared: Prepared) -> Stored | None:
         names = prepared.names

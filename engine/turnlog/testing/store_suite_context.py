@@ -8,6 +8,7 @@ from .. import events as ev
 from ..canonical import JsonObject
 from ..errors import (
     InvalidInput,
+    ItemPresent,
     NotFound,
 )
 from ..index import Change, Close, Put, Shift
@@ -27,6 +28,11 @@ async def both(store: Store, conversation: str, **where: int) -> list[Placed]:
         (recorded,) = await store.pick(place.holder, [place.item_version])
         assert item.raw == body_of(recorded.event)
     return places
+
+
+NAMED: JsonObject = {**message("a"), "type": "message", "id": "msg"}
+MSG = frozenset({"msg"})
+OTHERS = frozenset(f"other_{number}" for number in range(40))
 
 
 class ContextSuite(Opens):
@@ -83,21 +89,36 @@ class ContextSuite(Opens):
             await raises(InvalidInput, store.find("c", key="a", item_id="msg"))
             await raises(InvalidInput, store.turn("c"))
 
-    async def test_ids_are_present_where_their_items_stand(self) -> None:
+    async def test_an_item_that_has_to_be_new_is_refused_where_it_stands(self) -> None:
         async with self.one() as store:
-            author, others = Author("c"), [f"other_{number}" for number in range(40)]
+            author = Author("c")
+            await store.append(replace(author.begin(), absent=MSG))
+            first = replace(author.write(added("a", item=NAMED)), absent=MSG | OTHERS)
+            await store.append(first)
+            assert (await store.append(first)).already
+            state = author.state
+            again = replace(author.write(added("b", item=NAMED)), absent=MSG | OTHERS)
+            for _ in range(2):
+                await raises(ItemPresent, store.append(again))
+            author.state = state
+            await store.append(replace(author.write(added("c")), absent=OTHERS))
+            await store.append(author.write(ev.ItemRemoved(key="a", ordinal=0)))
+            await store.append(replace(author.write(added("d", item=NAMED)), absent=MSG))
+
+    async def test_what_a_fork_inherits_is_not_new_to_it(self) -> None:
+        async with self.one() as store:
+            author = Author("c")
             await store.append(author.begin())
-            item: JsonObject = {**message("a"), "type": "message", "id": "msg"}
-            await store.append(author.write(added("a", item=item), added("b")))
-            assert await store.present("c", [*others, "msg"]) == {"msg"}
-            assert await store.present("c", others) == frozenset()
-            assert await store.present("nobody", ["msg"]) == frozenset()
-            fork, begin = Author.fork(replace(author.state, committed=author.state.next), "fork")
-            await store.append(fork.write(begin, added("c")))
-            assert await store.present("fork", [*others, "msg"]) == {"msg"}
+            await store.append(author.write(added("a", item=NAMED)))
+            committed = replace(author.state, committed=author.state.next)
+            fork, started = Author.fork(committed, "fork")
+            await store.append(replace(fork.write(started, added("b")), absent=OTHERS))
+            state = fork.state
+            again = replace(fork.write(added("c", item=NAMED)), absent=MSG)
+            await raises(ItemPresent, store.append(again))
+            fork.state = state
             await store.append(fork.write(ev.ItemRemoved(key="a", ordinal=0)))
-            assert await store.present("fork", ["msg"]) == frozenset()
-            assert await store.present("c", ["msg"]) == {"msg"}
+            await store.append(replace(fork.write(added("d", item=NAMED)), absent=MSG))
 
     async def test_several_changes_of_one_place_at_one_version(self) -> None:
         async with self.one() as store:
