@@ -251,12 +251,17 @@ def full_request(found: Medians, _: Machine) -> Checks:
 
 def streams(found: Medians, _: Machine) -> Checks:
     """A thousand streams at once."""
-    for ours, _raw, wire in WIRES:
+    for ours, raw, wire in WIRES:
         kept_up = found.get("streams", ours, "kept_up", 1000)
         cores = found.get("streams", ours, "cpu_cores", 1000)
-        said = "kept up" if kept_up.median >= 1 else "fell behind"
-        yield _at_least(kept_up, 1, f"{wire} {said}")
-        yield _at_most(cores, 1, f"{short(cores.median)} cores")
+        floor = found.find("streams", raw, "kept_up", 1000)
+        beside = "" if floor is None else f" ({raw} {_keeps_up(floor.median)})"
+        yield _at_least(kept_up, 1, f"{wire} {_keeps_up(kept_up.median)}")
+        yield _at_most(cores, 1, f"{short(cores.median)} cores{beside}")
+
+
+def _keeps_up(share: float) -> str:
+    return "kept up" if share >= 1 else "fell behind"
 
 
 # -- the rest ------------------------------------------------------------------------------

@@ -266,7 +266,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "streams",
         "Conversations that stream 50 deltas a second each, through one process",
-        ("turnlog WebSocket", "turnlog SSE", "raw websockets + orjson"),
+        ("turnlog WebSocket", "turnlog SSE", "raw websockets + orjson", "raw httpx2 SSE + orjson"),
         full={"seconds": 20, "rate": 50},
         quick={"seconds": 4, "rate": 50},
         over="conversations",
