@@ -102,9 +102,9 @@ def _main(options: Options) -> int:
 
 
 def _missed(result: Result, rows: Sequence[targets.Row]) -> bool:
-    """Whether a target is not met; a full run is to have measured all of them."""
+    """Whether a target is not met, nor equal; a full run is to have measured all of them."""
     whole = not (result.quick or result.partial)
-    return any(row.met is False or (row.met is None and whole) for row in rows)
+    return any(not row.alike and (row.met is False or (row.met is None and whole)) for row in rows)
 
 
 def _newest() -> Result:
@@ -210,9 +210,8 @@ def _report(result: Result, rows: Sequence[targets.Row], before: Result | None) 
         yield f"{scenario} of {subject} failed: {failure}"
     if before is not None:
         yield as_text(compare.table(result, before))
-    met = sum(row.met is True for row in rows)
-    missed = sum(row.met is False for row in rows)
-    yield f"{met} of {len(rows)} targets are met, {missed} are not, the rest was not measured."
+    missed = sum(row.met is False and not row.alike for row in rows)
+    yield f"{targets.summed(rows)}, {missed} are not, the rest was not measured."
 
 
 def _keep(result: Result) -> None:

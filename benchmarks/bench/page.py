@@ -42,9 +42,10 @@ READING = """\
 
 - **Ratios, not speeds.** Everything was measured in one run on one machine. Another disk changes
   every number of the store; what stays about the same is how the subjects relate.
-- **Read ratios between subjects under 1.5 as equal.** *Spread* is from the slowest round to the
-  fastest, as a share of the median; a target that has rounds on both sides of its bound is marked
-  *within the spread*.
+- **Read ratios between subjects under 1.5 as equal.** So does the table of targets where one is
+  to be as fast as a peer: *equal* is not *met*, and not slower either. *Spread* is from the slowest
+  round to the fastest, as a share of the median; a target that has rounds on both sides of its
+  bound is marked *within the spread*.
 - **A turn is four items**: a user's message of 200 characters, a function call, its output of 400,
   and an answer of 600. One turn a second is four items a second.
 - **Who syncs what.** Every subject runs with its own defaults; *journal/sync* is what its
@@ -102,11 +103,10 @@ def document(result: Result, limits: str = "", soak: Kept | None = None) -> str:
     """The page of a result; `limits` is what stands under targets that are not met."""
     found = Medians(result.runs)
     rows = targets.rows(found, result.machine)
-    met = sum(row.met is True for row in rows)
     parts = [
         HEAD,
         "## What was to be reached\n",
-        fill(f"{met} of {len(rows)} targets are met{_kind(result)}. {_where(result)}", 100) + "\n",
+        fill(f"{targets.summed(rows)}{_kind(result)}. {_where(result)}", 100) + "\n",
         as_markdown(tables.targets(rows)),
     ]
     if limits.strip():

@@ -19,7 +19,8 @@ from .medians import Medians, NotMeasured
 class Row:
     """A target, and what was reached. `met` is None where it was not measured.
 
-    `equal` says that rounds of this run were on both sides of a bound.
+    `equal` says that rounds of this run were on both sides of a bound; `alike` that whatever was
+    missed is no more than what is read as equal.
     """
 
     what: str
@@ -27,6 +28,7 @@ class Row:
     reached: str
     met: bool | None
     equal: bool
+    alike: bool = False
 
 
 def rows(found: Medians, machine: Machine) -> list[Row]:
@@ -38,7 +40,15 @@ def verdict(row: Row) -> str:
     """Whether a target is met, in words."""
     if row.met is None:
         return "not measured"
-    return ("met" if row.met else "NOT met") + (", within the spread" if row.equal else "")
+    said = "met" if row.met else "equal" if row.alike else "NOT met"
+    return said + (", within the spread" if row.equal else "")
+
+
+def summed(rows: Sequence[Row]) -> str:
+    """How many targets are met, in words."""
+    met, alike = sum(row.met is True for row in rows), sum(row.alike for row in rows)
+    equal = f", {alike} {'is' if alike == 1 else 'are'} equal" if alike else ""
+    return f"{met} of {len(rows)} targets are met{equal}"
 
 
 def _row(what: str, target: str, given: Checks) -> Row:
@@ -51,7 +61,8 @@ def _row(what: str, target: str, given: Checks) -> Row:
         missing = f"not measured: {problem}"
     met = all(one.met for one in seen) and (None if missing else True)
     reached = "; ".join([*(one.text for one in seen), *([missing] if missing else [])])
-    return Row(what, target, reached, met, any(one.equal for one in seen))
+    alike = met is False and all(one.met or one.alike for one in seen)
+    return Row(what, target, reached, met, any(one.equal for one in seen), alike)
 
 
 TARGETS: Sequence[tuple[str, str, Callable[[Medians, Machine], Checks]]] = (

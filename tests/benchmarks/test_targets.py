@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.medians import Figure, Medians, NotMeasured
-from bench.targets import TARGETS, Row, rows, verdict
+from bench.targets import TARGETS, Row, rows, summed, verdict
 
 from .made import MACHINE, changed, medians, result, run, runs
 
@@ -32,7 +32,7 @@ def test_nothing_is_judged_where_nothing_was_measured() -> None:
 @pytest.mark.parametrize(
     ("check", "subject", "figures"),
     [
-        ("turns", "turnlog", {"per_s": 900}),
+        ("turns", "turnlog", {"per_s": 600}),
         ("items", "turnlog", {"per_s": 400}),
         ("hundred", "turnlog", {"per_s": 11_000}),
         ("thousand", "turnlog", {"p99_ms": 50}),
@@ -133,6 +133,26 @@ def test_rounds_on_both_sides_of_a_bound_are_told() -> None:
 
     assert (row.met, row.equal) == (True, True)
     assert verdict(row) == "met, within the spread"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "rate", "said", "summary"),
+    [
+        ("turns", 700.0, "equal", "17 of 18 targets are met, 1 is equal"),
+        ("turns", 600.0, "NOT met", "17 of 18 targets are met"),
+        ("items", 400.0, "equal", "17 of 18 targets are met, 1 is equal"),
+        ("items", 290.0, "NOT met", "17 of 18 targets are met"),
+    ],
+)
+def test_what_is_nearly_as_fast_as_a_peer_is_equal_to_it(
+    scenario: str, rate: float, said: str, summary: str
+) -> None:
+    found = medians(changed(scenario, "turnlog", per_s=rate))
+
+    row = by_check(found)[scenario]
+
+    assert (row.met, verdict(row)) == (False, said)
+    assert summed(rows(found, MACHINE)) == summary
 
 
 def test_one_part_that_is_missed_misses_the_row_though_another_was_not_measured() -> None:
