@@ -75,7 +75,7 @@ def diff(old: Sequence[JsonObject], new: Sequence[JsonObject]) -> list[Differenc
     Raises InvalidInput where the id of an item that was added stands in the new context already.
     An item that moved against the order of the others is removed and added.
     """
-    old, new = list(old), list(new)
+    old, new = _listed(old), _listed(new)
     head = _common(old, new)
     tail = _common(old[head:][::-1], new[head:][::-1])
     matches = _matches(old[head : len(old) - tail], new[head : len(new) - tail], head)
@@ -85,6 +85,11 @@ def diff(old: Sequence[JsonObject], new: Sequence[JsonObject]) -> list[Differenc
     _keep(found, len(old) - tail, len(new) - tail, tail)
     _check_added(found, new)
     return found
+
+
+def _listed(items: Sequence[JsonObject]) -> list[JsonObject]:
+    """A list to read from: a tuple is equal to none, and a list is not copied."""
+    return items if isinstance(items, list) else list(items)
 
 
 _STRETCH = 64
@@ -98,7 +103,7 @@ def _common(old: list[JsonObject], new: list[JsonObject]) -> int:
     """
     count, stretch = 0, _STRETCH
     last = min(len(old), len(new))
-    if old[:last] == new[:last]:
+    if _first(old, last) == _first(new, last):
         return last
     while count < last and stretch:
         end = min(count + stretch, last)
@@ -108,6 +113,11 @@ def _common(old: list[JsonObject], new: list[JsonObject]) -> int:
             stretch //= 2  # it differs somewhere in there: closer and closer, to one
             last = min(last, end)
     return count
+
+
+def _first(items: list[JsonObject], count: int) -> list[JsonObject]:
+    """The first items of a list, which is not copied where that is all of them."""
+    return items if count == len(items) else items[:count]
 
 
 def _keep(found: list[Difference], old: int, new: int, count: int) -> None:
