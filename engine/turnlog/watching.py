@@ -33,7 +33,8 @@ async def watch(
     with engine.news.listen(conversation) as ear:
         await _begun(engine, conversation, turn, ear)
         start = await _start(engine, conversation, after, turn)
-        view = _View(engine, conversation, Narrator(after or Cursor(start)), start)
+        hope = _Hope(engine, conversation)
+        view = _View(engine, conversation, Narrator(after or Cursor(start)), start, hope)
         while True:
             with view.taking_part():
                 while (told := await view.next()) is not None:
@@ -50,6 +51,26 @@ async def watch(
 
 
 @dataclass(slots=True)
+class _Hope:
+    """That a conversation goes on: somebody runs it, or is about to, which is believed for a while.
+
+    `_waits` is how often it was looked in vain.
+    """
+
+    engine: Engine
+    conversation: str
+    _waits: int = 0
+
+    def holds(self, head: Head) -> bool:
+        """Whether to wait for more, as the head is now."""
+        if self.engine.runs(self.conversation) or is_elsewhere(head):
+            self._waits = 0
+            return True
+        self._waits += 1
+        return is_about_to_run(head) and self._waits <= MOST_WAITS
+
+
+@dataclass(slots=True)
 class _View:
     """What one watcher was told: the log up to `version`, and what streamed behind it.
 
@@ -61,11 +82,11 @@ class _View:
     conversation: str
     narrator: Narrator
     version: int
+    _hope: _Hope
     reading: bool = True
     _missing: bool = True
     _runner: Running | None = None
     _place: Watch | None = None
-    _waits: int = 0
 
     @contextmanager
     def taking_part(self) -> Generator[None]:
@@ -128,11 +149,7 @@ class _View:
         if open_ is not None and turn not in (None, open_.id):
             if head.state.in_queue(turn) is None:
                 return False
-        if self.engine.runs(self.conversation) or is_elsewhere(head):
-            self._waits = 0
-            return True
-        self._waits += 1
-        return is_about_to_run(head) and self._waits <= MOST_WAITS
+        return self._hope.holds(head)
 
     def _knows_all(self) -> bool:
         """Whether nothing can have been written that would not be passed on live."""
@@ -151,14 +168,12 @@ class _View:
 
 async def _begun(engine: Engine, conversation: str, turn: str | None, ear: Ear) -> None:
     """Wait until a turn that is queued has begun, or its queue does not go on."""
-    waits = 0
+    hope = _Hope(engine, conversation)
     while turn is not None and not _runs_here(engine, conversation, turn):
         head = await engine.store.head(conversation)
         if head is None or head.state.in_queue(turn) is None:
             return
-        runs = engine.runs(conversation) or is_elsewhere(head)
-        waits = 0 if runs else waits + 1
-        if not runs and (not is_about_to_run(head) or waits > MOST_WAITS):
+        if not hope.holds(head):
             return
         await ear.wait()
 
