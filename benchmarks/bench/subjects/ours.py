@@ -70,9 +70,8 @@ class Ours(Store):
 
     async def add(self, conversation: int, items: list[Item]) -> None:
         draft = Draft(self._states[conversation], self._ambient, "user")
-        draft.do(
-            AddItems(items=tuple(Keyed(key=self._ambient.id("itm"), item=item) for item in items))
-        )
+        keyed = tuple(map(Keyed, self._ambient.ids("itm", len(items)), items))
+        draft.do(AddItems(items=keyed))
         await self._store.append(draft.append(None))
         self._states[conversation] = draft.state
 
