@@ -37,6 +37,9 @@ CHECKPOINT_MIB = 1000 * 4096 / (1 << 20)
 
 KIB = 1024.0
 
+ALLOCATOR = (("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "131072"))
+"""What glibc is told where nothing else is (`tests/soak/run.py`)."""
+
 Row = Mapping[str, float]
 
 
@@ -229,7 +232,7 @@ def run(seconds: float, seed: str) -> Kept:
             "begun": begun.isoformat(timespec="seconds"),
             "seconds": seconds,
             "seed": seed,
-            "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "1 (the soak's own)"),
+            **{name: os.environ.get(name, f"{own} (the soak's own)") for name, own in ALLOCATOR},
         },
         machine={
             **asdict(machine),
