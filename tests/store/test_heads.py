@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from turnlog.head import (
     State,
     Turn,
 )
-from turnlog.record import from_json
+from turnlog.record import from_json, to_json
 from turnlog.store import heads
 from turnlog.tail import Run
 
@@ -56,6 +57,31 @@ STATES = [State(id="c", version=9), FULL]
 @pytest.mark.parametrize("state", STATES)
 def test_a_head_is_read_as_it_was_written(state: State) -> None:
     assert heads.unpack(heads.pack(state), FORMAT, version=9) == state
+
+
+PLAIN = replace(FULL, metadata={"who": 'Ána \u2028 \x7f " \\ \n'}, fork=None)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        *STATES,
+        PLAIN,
+        replace(PLAIN, parent=None, calls=()),
+        replace(PLAIN, metadata={"none": None}),
+        replace(PLAIN, metadata={"float": 1e16}),
+        replace(PLAIN, metadata={"half": "\ud800"}),
+        replace(PLAIN, metadata={1: "a"}),  # type: ignore[dict-item]
+    ],
+)
+def test_a_head_is_canonical(state: State) -> None:
+    try:
+        canonical = dumps(to_json(state))
+    except InvalidInput:
+        with pytest.raises(InvalidInput):
+            heads.pack(state)
+    else:
+        assert heads.pack(state) == canonical
 
 
 def test_what_does_not_fit_is_folded_from_the_log() -> None:

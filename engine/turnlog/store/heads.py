@@ -12,7 +12,13 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic_core import CoreSchema, SchemaValidator, ValidationError
+from pydantic_core import (
+    CoreSchema,
+    PydanticSerializationError,
+    SchemaSerializer,
+    SchemaValidator,
+    ValidationError,
+)
 from pydantic_core import core_schema as core
 
 from ..canonical import dumps, loads
@@ -23,7 +29,21 @@ from ..state import FORMAT, State
 
 def pack(state: State) -> bytes:
     """The canonical JSON of a state."""
-    return dumps(to_json(state))
+    return _written(state) or dumps(to_json(state))
+
+
+def _written(state: State) -> bytes | None:
+    """The same from pydantic's serializer, in 3 µs and not 13 to 19, where nothing is odd.
+
+    That is where metadata is text, and where nothing of a newer turnlog may stand in a fork.
+    """
+    plain = all(type(name) is type(value) is str for name, value in state.metadata.items())
+    if state.fork is not None or not plain:
+        return None
+    try:
+        return _serializer().to_json(state, exclude_none=True, warnings="none")
+    except PydanticSerializationError:  # half of a surrogate pair
+        return None
 
 
 def unpack(data: bytes, format: int, *, version: int) -> State | None:
@@ -50,6 +70,11 @@ def _read(data: bytes) -> State:
     except ValidationError:
         pass
     return from_json(State, loads(data))
+
+
+@cache
+def _serializer() -> SchemaSerializer:
+    return SchemaSerializer(_class(State))
 
 
 @cache
