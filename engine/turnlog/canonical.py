@@ -56,10 +56,12 @@ _SHALLOW = 255
 
 _LEAVES = frozenset({str, bool, type(None)})
 _LONG = 2**64
+_TINY, _HUGE = 1e-4, 1e15
+"""Between these, floats are written without an exponent, and so by all in the same way."""
 
 
 def _plain(value: Json) -> bytes | None:
-    """The canonical bytes of what has neither floats nor anything odd, else None.
+    """The canonical bytes of what has nothing odd in it, else None.
 
     Nearly all JSON is such, and its bytes are the same whoever writes them: the serializer of
     pydantic takes 3 us for a message for which the standard library's takes 9.
@@ -80,9 +82,16 @@ def _plain(value: Json) -> bytes | None:
             rest += entries.values()
         elif kind is list or kind is tuple:
             rest += cast("list[Json]", found)
-        elif kind not in _LEAVES and not (kind is int and -_LONG < cast(int, found) < _LONG):
+        elif kind not in _LEAVES and not _is_plain_number(found):
             return None
     return written
+
+
+def _is_plain_number(value: object) -> bool:
+    """Whether a number is written in the same way by all who write JSON."""
+    if type(value) is int:
+        return -_LONG < value < _LONG
+    return type(value) is float and (_TINY <= abs(value) < _HUGE or value == 0.0)
 
 
 def _check_keys(value: Json) -> None:

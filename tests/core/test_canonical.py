@@ -7,7 +7,7 @@ import math
 from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from turnlog.canonical import (
@@ -50,6 +50,18 @@ from .strategies import json_values
 def test_canonical_bytes_are_pinned(value: Json, expected: bytes) -> None:
     assert dumps(value) == expected
     assert loads(expected) == value
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+@example(1e-4)
+@example(math.nextafter(1e-4, 0))
+@example(1e15)
+@example(math.nextafter(1e15, 0))
+@example(123_456_789_012_345.6)
+@example(-0.7)
+@example(5e-324)
+def test_a_number_is_written_as_python_writes_it(value: float) -> None:
+    assert dumps([value, {"of": value}]) == f'[{value!r},{{"of":{value!r}}}]'.encode()
 
 
 @given(json_values)
