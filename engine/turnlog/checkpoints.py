@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from .errors import ConfigurationError
+
+LONGEST = 86_400
+"""A day, in seconds: no response takes longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +25,10 @@ class Checkpoints:
     points: int = 2048
 
     def __post_init__(self) -> None:
-        if not (type(self.seconds) in (int, float) and 0 < self.seconds < math.inf):
+        if type(self.seconds) not in (int, float) or not 0 < self.seconds <= LONGEST:
             raise ConfigurationError(
-                f"Checkpoints(seconds=…) is a number above 0, not {self.seconds!r:.40}"
+                f"Checkpoints(seconds=…) is a number above 0, and at most {LONGEST:,}, not"
+                f" {self.seconds!r:.40}"
             )
         if type(self.points) is not int or self.points < 1:
             raise ConfigurationError(

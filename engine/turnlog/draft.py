@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from .canonical import JsonObject, text
+from .canonical import JsonObject
 from .decide import Command, decide
 from .index import Change, advance_all
+from .items import ids_of
 from .ports import Append, Lease
 from .record import NewEvent, Recorded, Stamp, record
 from .state import State
@@ -110,7 +111,7 @@ class Draft:
 
     def expect_new(self, items: Iterable[JsonObject]) -> None:
         """Have the store raise ItemPresent where one of the items is in the context already."""
-        self.absent.update(id for item in items if (id := text(item, "id")) is not None)
+        self.absent.update(ids_of(items))
 
     def append(self, lease: Lease | None) -> Append:
         """What the store is asked to write."""

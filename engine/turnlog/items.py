@@ -6,7 +6,7 @@ The one rule: an item stays the JSON that arrived (law 3). Nothing here changes 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import compress
 from typing import TypeAlias
 
@@ -314,6 +314,11 @@ def _followed(items: Sequence[JsonObject], keep: Sequence[bool], place: int) -> 
 def without_identity(item: JsonObject) -> JsonObject:
     """An item that is no longer what the provider made: its id and status say nothing any more."""
     return {key: value for key, value in item.items() if key not in ("id", "status")}
+
+
+def ids_of(items: Iterable[JsonObject]) -> list[str]:
+    """The provider's ids of items that have one."""
+    return [id for item in items if (id := text(item, "id")) is not None]
 
 
 def already_present(id: str) -> ItemPresent:

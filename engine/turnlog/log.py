@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from ssl import SSLContext
 from types import TracebackType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from .agent import Agent
 from .checkpoints import Checkpoints
@@ -49,6 +49,9 @@ def find_transport(name: str, endpoint: Endpoint) -> Transport:
         return transport
     known = ", ".join(sorted(entry_points(group="turnlog.transports").names))
     raise ConfigurationError(f"there is no transport {name!r}: installed are {known}")
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -404,13 +407,20 @@ def open(
         durability=durability,
         owners=owners,
         on_unknown=on_unknown,
-        limits=limits or Limits(),
-        checkpoints=checkpoints or Checkpoints(),
+        limits=_of(Limits, limits),
+        checkpoints=_of(Checkpoints, checkpoints),
         warm=warm,
         store=store,
         ambient=ambient or Ambient(),
         stack=AsyncExitStack(),
     )
+
+
+def _of(kind: type[T], given: T | None) -> T:
+    """Settings that were given, or the usual ones; raises ConfigurationError."""
+    if given is not None and not isinstance(given, kind):
+        raise ConfigurationError(f"a turnlog.{kind.__name__}(…) is needed, not {given!r:.40}")
+    return kind() if given is None else given
 
 
 def _checkpoint(positions: Mapping[int, int]) -> str:

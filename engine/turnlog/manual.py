@@ -10,10 +10,10 @@ from .agent import Agent
 from .commands import AddItems
 from .draft import Draft
 from .engine import Engine, Outgoing
-from .errors import InvalidInput, Waiting
+from .errors import Waiting
 from .ports import Lease
 from .recovery import Send
-from .starting import Input, acquiring, runner_for
+from .starting import Input, acquiring, requested_with, runner_for
 from .state import Turn
 
 
@@ -42,10 +42,8 @@ async def continue_manual(
         _check_ready(draft, turn)
         draft.expect_new(given.items)
         draft.do(AddItems(items=engine.keyed(*given.items)))
-        send = Send(cause="tools_answered")
-        outgoing = await engine.prepare(draft, send, config, settings)
-        if outgoing is None:
-            raise InvalidInput("there is nothing to send: pass an input, or answer the calls")
+        send, lacks = Send(cause="tools_answered"), "pass an input, or answer the calls"
+        outgoing = await requested_with(engine, draft, given, send, config, settings, lacks)
         return "acquire"
 
     def run(draft: Draft) -> None:

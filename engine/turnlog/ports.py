@@ -33,7 +33,7 @@ class Append:
     state after them, `changes` what follows beside the log. `lease` says what becomes of the
     right to run the turn: `acquire` takes it (the events carry `epoch`, one more than the last),
     `keep` and `release` need it to be held by this store's owner at `epoch`; None needs none.
-    `absent` are a provider's ids that may not stand in the context before.
+    `absent` are a provider's ids that may not stand in the context of a conversation that is there.
     """
 
     conversation: str

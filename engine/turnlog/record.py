@@ -201,7 +201,7 @@ def envelope(
     )
 
 
-_often = lru_cache(maxsize=1024, typed=True)(framed)  # typed, since True is 1 otherwise
+_often = lru_cache(maxsize=1024)(framed)
 """What events of one append have in common is framed once: a hash takes 1.5 us, and not 3."""
 
 

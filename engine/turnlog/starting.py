@@ -27,11 +27,13 @@ from .errors import (
     InvalidInput,
     ItemPresent,
     StaleEpoch,
+    TooLarge,
     TooMany,
     Waiting,
 )
 from .held import Held
 from .inputs import input_digest
+from .items import already_present, ids_of
 from .ports import Lease
 from .record import NewEvent
 from .recovery import Send
@@ -318,9 +320,8 @@ async def _begin(
         config = wanted or await engine.configuration(draft.state)
         draft.expect_new(given.items)
         draft.do(await _beginning(engine, draft.state, given, turn, digest))
-        outgoing = await engine.prepare(draft, Send(cause="first"), config, given.settings)
-        if outgoing is None:
-            raise InvalidInput("there is nothing to send: an output needs the call that it answers")
+        send, lacks = Send(cause="first"), "an output needs the call that it answers"
+        outgoing = await requested_with(engine, draft, given, send, config, given.settings, lacks)
         return "acquire"
 
     def run(draft: Draft) -> None:
@@ -330,6 +331,32 @@ async def _begin(
 
     await acquiring(engine, conversation, act, given.actor, run)
     return known or turn
+
+
+async def requested_with(
+    engine: Engine,
+    draft: Draft,
+    given: Input,
+    send: Send,
+    config: ev.ConversationConfigured,
+    settings: JsonObject,
+    lacks: str,
+) -> Outgoing:
+    """The request that goes out with an input; `lacks` is what to do where there is none.
+
+    Raises InvalidInput and TooLarge; but ItemPresent where an item of the input stands there
+    already, which the store would find only behind that.
+    """
+    try:
+        outgoing = await engine.prepare(draft, send, config, settings)
+        if outgoing is None:
+            raise InvalidInput(f"there is nothing to send: {lacks}")
+    except (InvalidInput, TooLarge):
+        for id in ids_of(given.items):
+            if await engine.store.find(draft.state.id, item_id=id):
+                raise already_present(id) from None
+        raise
+    return outgoing
 
 
 def _check_own(known: SameKey, turn: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -63,17 +62,6 @@ def test_events_get_versions_ids_and_a_chain() -> None:
 def test_every_event_needs_an_id_and_a_salt() -> None:
     with pytest.raises(ValueError, match="shorter"):
         record("c", 0, GENESIS, [NewEvent(event=ev.CallDeferred(call="x"))], stamp(0))
-
-
-@pytest.mark.parametrize("epochs", [(1, True), (True, 1)])
-def test_what_is_equal_and_written_otherwise_is_hashed_as_it_is_written(
-    epochs: Sequence[int],
-) -> None:
-    for epoch in epochs:
-        one = Stamp(time=int(epoch), actor="a", epoch=epoch, ids=["e"], salts=[b"s"])
-        new = NewEvent(event=ev.TurnPaused(reason="approval"), turn="t")
-        (recorded,) = record("c", 0, GENESIS, [new], one)
-        assert replace(recorded).expected_hash(GENESIS) == recorded.hash
 
 
 def test_what_is_not_json_is_never_recorded() -> None:

@@ -13,6 +13,7 @@ from turnlog.errors import (
     Busy,
     Closed,
     InvalidInput,
+    ItemPresent,
     NotFound,
     NotPending,
     OutcomeUnknown,
@@ -122,6 +123,18 @@ async def test_a_request_behind_answers_that_were_taken_away_has_nothing_to_send
         with pytest.raises(InvalidInput, match="nothing to send"):
             await chat.request()
         assert len(way.requests) == 1
+
+
+async def test_a_request_does_not_bring_what_stands_there_already() -> None:
+    async with talking([call("pay", amount=3), text("Ok.")], agent(pay)) as (chat, way):
+        known = {"type": "message", "role": "user", "content": "Pay.", "id": "msg_1"}
+        await chat.request(known)
+        (waiting,) = (await chat.state()).pending
+        await waiting.answer("paid")
+        with pytest.raises(ItemPresent, match=r"'msg_1' .*chat\.replace"):
+            await chat.request(known)
+        await chat.request("And?")
+        assert len(way.requests) == 2
 
 
 async def test_a_response_that_still_runs_is_asked_about_again() -> None:

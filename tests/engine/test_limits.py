@@ -17,6 +17,8 @@ from turnlog.conversation import Conversation
 from turnlog.errors import (
     Busy,
     ImportFailed,
+    InvalidInput,
+    ItemPresent,
     StateError,
     TooLarge,
     TooMany,
@@ -181,6 +183,29 @@ async def test_a_body_that_is_too_large_was_never_written() -> None:
         with pytest.raises(TooLarge, match=r"3,\d\d\d bytes, .*Limits\(request_bytes=…\)"):
             await chat.run(BIG)
         assert await chat.events() == []
+
+
+async def test_what_stands_there_already_is_told_before_what_is_too_much_with_it() -> None:
+    async with limited([text("On.")], Limits(request_items=3)) as (chat, _):
+        await chat.add({"type": "message", "role": "user", "content": "One.", "id": "msg_1"})
+        echo = [one.raw for one in await chat.items()]
+        with pytest.raises(ItemPresent, match=r"'msg_1' .*chat\.replace"):
+            await chat.send(*echo, *messages("Two.", "Three.", "Four."))
+        with pytest.raises(TooLarge):
+            await chat.send(*messages("Two.", "Three.", "Four."))
+        assert (await chat.run("Two.")).output_text == "On."
+
+
+async def test_a_call_that_stands_there_already_is_no_input() -> None:
+    script = [call("add", a=1, b=2), text("Three."), text("On.")]
+    async with limited(script, Limits()) as (chat, _):
+        await chat.run("Add.")
+        asked = next(one.raw for one in await chat.items() if one.type == "function_call")
+        with pytest.raises(ItemPresent, match=r"chat\.replace"):
+            await chat.run(asked)
+        with pytest.raises(InvalidInput, match="there is nothing to send"):
+            await chat.run({**asked, "id": "fc_other", "call_id": "call_other"})
+        assert (await chat.run("On?")).output_text == "On."
 
 
 @pytest.mark.parametrize("mend", ["remove", "fork"])

@@ -159,6 +159,18 @@ def test_a_time_between_checkpoints_is_a_number_above_0(seconds: float) -> None:
         Checkpoints(seconds=seconds)
 
 
+@pytest.mark.parametrize("seconds", [10**400, 1e9])
+def test_a_time_between_checkpoints_is_a_day_at_most(seconds: float) -> None:
+    with pytest.raises(ConfigurationError, match="at most 86,400"):
+        Checkpoints(seconds=seconds)
+
+
+@pytest.mark.parametrize("wrong", [0.5, 0, {"seconds": 1.0}])
+def test_checkpoints_that_are_none_are_told_before_anything_is_opened(wrong: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"a turnlog.Checkpoints\(…\) is needed"):
+        turnlog.open(":memory:", checkpoints=wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("points", [0, 1.5, True, None])
 def test_a_checkpoint_has_a_character_at_least(points: int) -> None:
     with pytest.raises(ConfigurationError, match="1 or more"):

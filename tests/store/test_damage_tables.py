@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from turnlog.errors import StoreError
+from turnlog.errors import StoreCorrupt, StoreError
 from turnlog.store import open_store
 from turnlog.store.driving import Reading, Threads
 from turnlog.testing.store_contract import Author, added, begun
@@ -40,6 +40,23 @@ async def test_a_table_that_is_gone_is_told(tmp_path: Path, migrated: Path, tabl
                 await store.context("c")
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize("position", ["'x'", str(2**63 - 1), str(2**62), "x'00'"])
+async def test_nothing_is_written_behind_a_position_that_is_none(
+    tmp_path: Path, migrated: Path, position: str
+) -> None:
+    path = tmp_path / "log.db"
+    path.write_bytes(migrated.read_bytes())
+    store, author = await open_store(path), Author("c")
+    await store.append(author.begin())
+    tamper(path, f"UPDATE events SET position = {position}")
+    with pytest.raises(StoreCorrupt, match="turnlog verify"):
+        await store.append(author.write(added("k")))
+    with pytest.raises(StoreCorrupt, match="turnlog verify"):
+        await store.moved({})
+    assert len(await store.events("c")) == 1
+    await store.close()
 
 
 async def test_a_log_of_which_nobody_knows_the_length_is_told_once(

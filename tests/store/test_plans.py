@@ -36,6 +36,15 @@ def test_ids_that_are_present_are_found_by_the_index_of_names(migrated: Path) ->
     assert not any(step.startswith("SCAN") for step in plan)
 
 
+def test_where_partitions_end_is_found_by_position(migrated: Path) -> None:
+    database = sqlite3.connect(migrated)
+    plan = database.execute(f"EXPLAIN QUERY PLAN {statements.LAST_POSITIONS}", {"partitions": 3})
+    steps = [row[3] for row in plan]
+    database.close()
+    assert any("SEARCH events USING COVERING INDEX" in step for step in steps)
+    assert not any("SCAN events" in step for step in steps)
+
+
 @pytest.mark.parametrize("sql", [statements.ITEMS, statements.LAST_ITEMS])
 def test_items_are_read_in_the_order_of_their_places(migrated: Path, sql: str) -> None:
     database = sqlite3.connect(migrated)

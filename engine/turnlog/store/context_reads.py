@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..errors import StoreCorrupt
 from ..ports import Placed
 from . import schema, statements
-from .log_reads import LogReads, Steps
+from .log_reads import FOREVER, LogReads, Steps
 from .places import Row
 from .shapes import Shape
 from .statements import LINE_COLUMNS, MANY, ROW_COLUMNS
@@ -148,14 +148,15 @@ class ContextReads(LogReads):
 
     def present(self, conversation: str, ids: Sequence[str], base: int) -> Steps[str | None]:
         """One of these ids of items that stands there now; a fork inherits what is below `base`."""
-        for place in range(0, len(ids), MANY):
-            some = statements.many("item_id", ids[place : place + MANY])
-            rows = yield statements.PRESENT, self.of(conversation, **some)
-            if rows:
-                return str(rows[0][0])
-        for id in ids if base else ():
-            if (yield from self.find(conversation, "item_id", id)):
-                return id
+        own = [Lineage(conversation, FOREVER, FOREVER)]
+        for one in (yield from self.lineage(conversation, None)) if base else own:
+            for place in range(0, len(ids), MANY):
+                some = statements.many("item_id", ids[place : place + MANY])
+                where = self.of(one.conversation, version=one.version, **some)
+                for (id,) in (yield statements.PRESENT, where):
+                    # What an ancestor has may be gone from the fork.
+                    if not base or (yield from self.find(conversation, "item_id", id)):
+                        return str(id)
         return None
 
 

@@ -33,9 +33,19 @@ FOREVER = 2**62
 
 
 def last_position(partition: int) -> Steps[int]:
-    """The last position that a partition has, or 0."""
+    """The last position that a partition has, or 0; raises StoreCorrupt where it is damaged."""
     found = yield statements.LAST_POSITION, {"partition": partition}
-    return _POSITION.fit(found[0])[0] if found else 0
+    return _position(found[0]) if found else 0
+
+
+def _position(row: tuple[Any, ...]) -> int:
+    position: int = _POSITION.fit(row)[0]
+    if not 0 < position < FOREVER:
+        raise StoreCorrupt(
+            f"the last event of the log is at position {position}, which is none:"
+            " run `turnlog verify`, and restore a backup"
+        )
+    return position
 
 
 class LogReads:
@@ -104,8 +114,8 @@ class LogReads:
         """Where each partition ends, and whose events lie between there and these positions."""
         ends: dict[int, int] = {}
         moved: set[str] = set()
-        for partition in range(self.partitions):
-            end = ends[partition] = yield from last_position(partition)
+        for partition, last in (yield statements.LAST_POSITIONS, {"partitions": self.partitions}):
+            end = ends[partition] = 0 if last is None else _position((last,))
             after = positions.get(partition, end)
             if after < end:
                 where = {"partition": partition, "after": after, "until": end}

@@ -53,9 +53,10 @@ events = Table(
 )
 """The log. `salt` and `body` are null once erased; the digest stays, and the chain verifies.
 
-No row is ever deleted, so that the next position follows from the last one: whoever holds the lock
-that writes takes it, and there are no gaps (storage 3.1). A counter of its own would be a page more
-for every commit.
+No row is ever deleted, so that the next position follows from the last one. On SQLite whoever
+writes holds the lock of the whole file, and there are no gaps; a database that many write at once
+needs a lock for each partition, as a row of counters would be (storage 3.1). Here that would be a
+page more for every commit.
 """
 
 blobs = Table(

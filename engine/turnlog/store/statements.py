@@ -166,6 +166,21 @@ LAST_POSITION = _sql(
     .limit(_ONE)
     .offset(_NONE)
 )
+_first = select(_NONE.label("partition")).cte("partitions", recursive=True)
+_partitions = _first.union_all(
+    select(_first.c.partition + _ONE).where(
+        _first.c.partition + _ONE < bindparam("partitions", type_=Integer)
+    )
+)
+LAST_POSITIONS = _sql(
+    select(
+        _partitions.c.partition,
+        select(func.max(_events.c.position))
+        .where(_events.c.partition == _partitions.c.partition)
+        .scalar_subquery(),
+    )
+)
+"""The same of all partitions, by as many looks into the index."""
 SPANS = _sql(
     select(
         _events.c.partition,
@@ -282,12 +297,15 @@ ROW_COLUMNS = (
 )  # fmt: skip
 _row = _columns(_context, *ROW_COLUMNS)
 _at = bindparam("version", type_=_context.c.from_version.type)
+_stands = (
+    _context.c.from_version <= _at,
+    or_(_context.c.to_version.is_(None), _context.c.to_version > _at),
+)
 _in_range = (
     *_of_context,
     _context.c.ordinal >= bindparam("start"),
     _context.c.ordinal < bindparam("stop"),
-    _context.c.from_version <= _at,
-    or_(_context.c.to_version.is_(None), _context.c.to_version > _at),
+    *_stands,
 )
 _range = _row.where(*_in_range)
 
@@ -335,8 +353,7 @@ FIND = {
         _row.where(
             *_of_context,
             *_is(_context, name),
-            _context.c.from_version <= _at,
-            or_(_context.c.to_version.is_(None), _context.c.to_version > _at),
+            *_stands,
         )
     )
     for name in ("key", "item_id", "call_id")
@@ -344,7 +361,7 @@ FIND = {
 """In no order: asked for one, SQLite reads the whole context in it, and not the name's index."""
 PRESENT = _sql(
     _columns(_context, "item_id").where(
-        *_of_context, _context.c.to_version.is_(None), _many(_context.c.item_id, "item_id")
+        *_of_context, *_stands, _many(_context.c.item_id, "item_id")
     )
 )
 ADD_ROW = Ordered(insert(_context))

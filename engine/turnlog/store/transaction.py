@@ -205,8 +205,6 @@ class Transaction:
 
     def _check_absent(self, append: Append, base: int) -> None:
         """Raise ItemPresent for an id that is in the context already."""
-        if base:
-            self._catch_up()  # an ancestor may have rows that were left
         ids = sorted(append.absent)
         found = run(self._connection, self._reads.present(append.conversation, ids, base))
         if found is not None:

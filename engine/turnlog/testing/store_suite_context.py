@@ -10,6 +10,7 @@ from ..errors import (
     InvalidInput,
     ItemPresent,
     NotFound,
+    VersionConflict,
 )
 from ..index import Change, Close, Put, Shift
 from ..item import body_of
@@ -93,6 +94,9 @@ class ContextSuite(Opens):
         async with self.one() as store:
             author = Author("c")
             await store.append(replace(author.begin(), absent=MSG))
+            state = author.state
+            behind = replace(author.write(added("z")), absent=MSG)
+            author.state = state
             first = replace(author.write(added("a", item=NAMED)), absent=MSG | OTHERS)
             await store.append(first)
             assert (await store.append(first)).already
@@ -100,6 +104,8 @@ class ContextSuite(Opens):
             again = replace(author.write(added("b", item=NAMED)), absent=MSG | OTHERS)
             for _ in range(2):
                 await raises(ItemPresent, store.append(again))
+            # Who is behind is told that, and decides anew: it may be his own that stands there.
+            await raises(VersionConflict, store.append(behind))
             author.state = state
             await store.append(replace(author.write(added("c")), absent=OTHERS))
             await store.append(author.write(ev.ItemRemoved(key="a", ordinal=0)))
@@ -112,7 +118,7 @@ class ContextSuite(Opens):
             await store.append(author.write(added("a", item=NAMED)))
             committed = replace(author.state, committed=author.state.next)
             fork, started = Author.fork(committed, "fork")
-            await store.append(replace(fork.write(started, added("b")), absent=OTHERS))
+            await store.append(fork.write(started, added("b")))
             state = fork.state
             again = replace(fork.write(added("c", item=NAMED)), absent=MSG)
             await raises(ItemPresent, store.append(again))
