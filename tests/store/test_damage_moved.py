@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from turnlog.errors import StoreMoved, TurnlogError
+from turnlog.errors import StoreMoved, StoreUnavailable
 from turnlog.store import SqlStore
 from turnlog.store.whereabouts import Whereabouts
 from turnlog.testing.store_contract import Author, added, begun
 
-from .files import behind, opened, tamper
+from .files import behind, opened
 
 
 def removed(path: Path) -> None:
@@ -128,17 +128,25 @@ async def test_what_is_beside_a_file_is_gone_and_nothing_acknowledged_is_lost(
 
 
 async def test_a_log_that_is_gone_is_not_begun_anew_after_an_error(
-    path: Path, store: SqlStore
+    path: Path, migrated: Path
 ) -> None:
     """The connection is dropped after an error; a new one must not begin a second log."""
-    author = await written(store)
-    await store.events("c")  # a reader stays, and with it what it has open
-    tamper(path, "ALTER TABLE meta RENAME TO hidden")
-    Path(f"{path}-wal").unlink()
-    for _ in range(3):
-        with pytest.raises(TurnlogError):
-            await store.append(author.write(added("c")))
-    assert not Path(f"{path}-wal").exists()
+    shutil.copy(migrated, path)
+    store = await opened(path, busy_timeout=0.05)
+    try:
+        author = await written(store)
+        await store.events("c")  # a reader stays, and with it what it has open
+        with behind(path) as other:
+            other.execute("BEGIN IMMEDIATE")
+            Path(f"{path}-wal").unlink()
+            with pytest.raises(StoreUnavailable):
+                await store.append(author.write(added("c")))
+        for _ in range(3):
+            with pytest.raises(StoreMoved):
+                await store.append(author.write(added("c")))
+        assert not Path(f"{path}-wal").exists()
+    finally:
+        await store.close()
 
 
 async def test_a_read_only_log_notices_too(path: Path, store: SqlStore) -> None:
