@@ -95,7 +95,10 @@ HOUR = """\
 
 `make soak-long`: a thousand conversations talk for an hour to a provider that fails, cuts, rotates
 and stalls, and the log is closed and opened again on the way. What could grow is looked at all the
-time, and judged by how it changes from the beginning to the end.
+time, and judged by how it changes from the beginning to the end. glibc is told where large blocks
+begin (`MALLOC_MMAP_THRESHOLD_=131072`) and to have one heap (`MALLOC_ARENA_MAX=1`), so that what is
+resident is what is in use; without the first, resident memory grew by 7.9 % in an hour, and the
+heap in use by nothing.
 """
 
 
