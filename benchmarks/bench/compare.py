@@ -49,7 +49,7 @@ def changes(now: Result, then: Result) -> list[Change]:
         for name in _figures(new, case):
             before, after = _figure(old, case, name), _figure(new, case, name)
             if before is not None and after is not None:
-                ratio = after.over(before).median
+                ratio = after.over(before, apart=True).median
                 found.append(
                     Change(case, name, before, after, ratio, _verdict(name, before, after))
                 )
@@ -85,7 +85,7 @@ def _figure(found: Medians, case: Case, name: str) -> Figure | None:
 
 
 def _verdict(name: str, then: Figure, now: Figure) -> Verdict:
-    ratio = now.over(then)
+    ratio = now.over(then, apart=True)
     if min(now.rounds, then.rounds) == 1:
         changed = not 1 / UNKNOWN <= ratio.median <= UNKNOWN
     else:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from .plan import SCENARIOS
 from .runner import Run
@@ -24,32 +24,46 @@ class NotMeasured(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A median, with the least and the greatest beside it, and of how many rounds it is."""
+    """A median, with the least and the greatest beside it, and what each round found."""
 
     median: float
     low: float
     high: float
-    rounds: int = 1
+    by_round: Mapping[int, float] = field(default_factory=dict[int, float])
+
+    @property
+    def rounds(self) -> int:
+        """Of how many rounds it is."""
+        return max(1, len(self.by_round))
 
     @property
     def spread(self) -> float:
         """From the least to the greatest, as a share of the median."""
         return (self.high - self.low) / self.median if self.median else 0.0
 
-    def over(self, other: Figure) -> Figure:
-        """The ratio to another."""
-        return self._with(other, _ratio)
+    def over(self, other: Figure, *, apart: bool = False) -> Figure:
+        """The ratio to another; `apart` where that is of another run.
+
+        It is the median of what the rounds give, each for itself: subjects take turns, and a
+        machine that is slow for a minute is slow for both.
+        """
+        return self._with(other, _ratio, apart)
 
     def less(self, other: Figure) -> Figure:
-        """The difference to another."""
+        """The difference to another, round by round too."""
         return self._with(other, _difference)
 
-    def _with(self, other: Figure, apply: Callable[[float, float], float]) -> Figure:
+    def _with(
+        self, other: Figure, apply: Callable[[float, float], float], apart: bool = False
+    ) -> Figure:
+        if not apart and self.by_round and self.by_round.keys() == other.by_round.keys():
+            return middle(
+                {round: apply(one, other.by_round[round]) for round, one in self.by_round.items()}
+            )
         return Figure(
             apply(self.median, other.median),
             apply(self.low, other.high),
             apply(self.high, other.low),
-            min(self.rounds, other.rounds),
         )
 
 
@@ -61,9 +75,10 @@ def _difference(one: float, other: float) -> float:
     return one - other
 
 
-def middle(values: Sequence[float]) -> Figure:
-    """The figure that so many values make."""
-    return Figure(statistics.median(values), min(values), max(values), len(values))
+def middle(by_round: Mapping[int, float]) -> Figure:
+    """The figure that the values of some rounds make."""
+    values = by_round.values()
+    return Figure(statistics.median(values), min(values), max(values), by_round)
 
 
 Case = tuple[str, str, int | None]
@@ -74,11 +89,11 @@ class Medians:
     """Every figure of a run's records, by scenario, subject and value."""
 
     def __init__(self, runs: Iterable[Run]) -> None:
-        seen: defaultdict[Case, dict[str, list[float]]] = defaultdict(dict)
+        seen: defaultdict[Case, dict[str, dict[int, float]]] = defaultdict(dict)
         self._facts: dict[Case, dict[str, str]] = {}
         for run in runs:
             for name, value in run.figures.items():
-                seen[case(run)].setdefault(name, []).append(value)
+                seen[case(run)].setdefault(name, {})[run.round] = value
             if run.facts:
                 self._facts.setdefault(case(run), run.facts)
         self._figures = {

@@ -7,13 +7,14 @@ around it are here, but for those about a target that is not met, which are in b
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
 
 from . import tables, targets
 from .charts import all_charts
-from .medians import Medians, middle
+from .medians import Medians
 from .results import BENCHMARKS, RESULTS, Result, failures
 from .soak import CHARTS as SOAKED
 from .soak import Kept, judge
@@ -42,10 +43,11 @@ READING = """\
 
 - **Ratios, not speeds.** Everything was measured in one run on one machine. Another disk changes
   every number of the store; what stays about the same is how the subjects relate.
-- **Read ratios between subjects under 1.5 as equal.** So does the table of targets where one is
-  to be as fast as a peer: *equal* is not *met*, and not slower either. *Spread* is from the slowest
+- **Read ratios between subjects under 1.5 as equal.** So does the table of targets where one is to
+  be as fast as another: *equal* is not *met*, and not slower either. *Spread* is from the slowest
   round to the fastest, as a share of the median; a target that has rounds on both sides of its
-  bound is marked *within the spread*.
+  bound is marked *within the spread*. Subjects take turns, and a ratio is the median of what each
+  round gives for itself: a machine has minutes in which everything takes half as long again.
 - **A turn is four items**: a user's message of 200 characters, a function call, its output of 400,
   and an answer of 600. One turn a second is four items a second.
 - **Who syncs what.** Every subject runs with its own defaults; *journal/sync* is what its
@@ -154,7 +156,7 @@ def _kind(result: Result) -> str:
 
 def _where(result: Result) -> str:
     machine = result.machine
-    sync = middle(machine.sync_ms).median
+    sync = statistics.median(machine.sync_ms)
     return (
         f"Measured on {result.when[:10]} on {machine.cores} cores of {machine.cpu}, where a write "
         f"of 4 KiB and its `fdatasync` take {short(sync)} ms."

@@ -183,7 +183,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         over="items",
         values=(10, 1000, 10_000, 100_000),
         quick_values=(10, 1000),
-        rounds=2,
+        rounds=5,
     ),
     Scenario(
         "last",
@@ -245,6 +245,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         OVER_WEBSOCKET + OVER_SSE,
         full={"deltas": 30_000, "repeat": 1},
         quick={"deltas": 5000, "repeat": 1},
+        rounds=5,
         provider=True,
     ),
     Scenario(
