@@ -221,6 +221,16 @@ class Engine:
             )
         return head
 
+    async def look(self, conversation: str) -> Head | None:
+        """Read a head for what is about to be written, which then need not read it again.
+
+        That there is none yet is remembered too: a new conversation is read once, not three times.
+        """
+        head = await self.store.head(conversation)
+        state, epoch = (head.state, head.epoch) if head is not None else (start(conversation), 0)
+        self.recent.put(state, epoch)
+        return head
+
     async def state(self, conversation: str) -> State:
         """The state of a conversation, as far as this process knows; fresh where it has none."""
         known = self.heads.get(conversation)
@@ -234,11 +244,8 @@ class Engine:
         known = self.recent.get(conversation)
         if known is not None and known.epoch is not None:
             return known.epoch
-        head = await self.store.head(conversation)
-        if head is None:
-            return 0
-        self.recent.put(head.state, head.epoch)
-        return head.epoch
+        head = await self.look(conversation)
+        return head.epoch if head is not None else 0
 
     async def configuration(self, state: State) -> ev.ConversationConfigured:
         """The configuration in force; raises NotFound where there is none."""

@@ -277,7 +277,7 @@ async def make_way(engine: Engine, conversation: str, if_busy: IfBusy) -> None:
 
     What was queued and left alone goes on first.
     """
-    head = await engine.store.head(conversation)
+    head = await engine.look(conversation)
     if head is None:
         return
     if is_left(head, running=engine.runs(conversation)):

@@ -118,6 +118,27 @@ async def test_what_follows_reads_no_head_to_be_written() -> None:
         assert (await turn.result()).output_text == "Two."
 
 
+async def test_a_new_conversation_and_one_of_another_process_are_read_once() -> None:
+    store, bound = Counting(), agent()
+    for begun in (store, Counting(shelf=store.shelf, life=store.life)):
+        async with opened([text("One."), text("Two.")], bound, store=begun) as log:
+            await (await log.conversation("before", agent=bound)).run("Go.")
+            before = begun.read
+            turn = await (await log.conversation("c", agent=bound)).send("Go.")
+            assert begun.read == before + 1
+            assert (await turn.result()).output_text == "Two."
+
+
+async def test_a_conversation_that_another_process_has_begun_meanwhile_is_not_new() -> None:
+    async with two() as (chat, there):
+        engine = chat._engine  # pyright: ignore[reportPrivateUsage]
+        await make_way(engine, "c", "raise")
+        assert (await there.run("First.")).output_text == "Three."
+        assert (await chat.run("Second.")).output_text == "One."
+        said = [item.text for item in await chat.items()]
+        assert said == ["First.", "Three.", "Second.", "One."]
+
+
 async def test_a_conversation_that_was_opened_is_ready_to_send() -> None:
     store = Counting()
     bound = agent()
