@@ -269,7 +269,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "Conversations that stream 50 deltas a second each, through one process",
         ("turnlog WebSocket", "turnlog SSE", "raw websockets + orjson", "raw httpx2 SSE + orjson"),
         full={"seconds": 20, "rate": 50},
-        quick={"seconds": 4, "rate": 50},
+        quick={"seconds": 2, "rate": 50},
         over="conversations",
         values=(100, 1000),
         quick_values=(100,),

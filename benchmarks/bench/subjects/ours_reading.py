@@ -219,10 +219,12 @@ async def idle(given: Given) -> Measured:
 
 async def _used(log: Log, name: str, count: int) -> list[Conversation]:
     """The handles of so many new conversations, with each of which a turn was run."""
-    handles = [await log.conversation(f"{name}-{place}", agent="bench") for place in range(count)]
+    handles: list[Conversation] = []
     for start in range(0, count, 100):
-        some = handles[start : start + 100]
-        await asyncio.gather(*(chat.run(turn_items(0)[0]) for chat in some))
+        places = range(start, min(start + 100, count))
+        some = (log.conversation(f"{name}-{place}", agent="bench") for place in places)
+        handles += await asyncio.gather(*some)
+        await asyncio.gather(*(chat.run(turn_items(0)[0]) for chat in handles[start:]))
     gc.collect()
     return handles
 
@@ -230,7 +232,7 @@ async def _used(log: Log, name: str, count: int) -> list[Conversation]:
 async def _traced(log: Log, count: int) -> float:
     """The bytes that Python allocates for each, and does not give back."""
     tracemalloc.start()
-    handles = await _used(log, "warm", 100)
+    handles = await _used(log, "warm", 300)
     before, _ = tracemalloc.get_traced_memory()
     handles += await _used(log, "traced", count)
     after, _ = tracemalloc.get_traced_memory()
