@@ -193,8 +193,11 @@ async def test_a_lease_that_was_free_again_is_taken_at_the_second_try() -> None:
         await chat.run("First.")
         async with opened([text("Two.")], agent(), store=store.beside()) as other:
             elsewhere = await other.get("c")
-            store.behind(3, lambda: elsewhere.run("Second."))
+            _forget(chat)  # so that it reads before it begins
+            store.behind(1, lambda: elsewhere.run("Second."))
             assert (await chat.run("Third.")).status == "completed"
+        said = [item.text for item in await chat.items()]
+        assert said == ["First.", "One.", "Second.", "Two.", "Third.", "Three."]
         assert [one.key for one in await all_of(chat, ev.TurnStarted)] == [
             row.turn for row in await chat.turns()
         ]
@@ -210,21 +213,26 @@ async def test_a_turn_may_begin_while_the_one_before_still_tidies_up() -> None:
         await tidy.wait()
 
     held = agent(add, deps=deps)
-    async with talking(
-        [text("Zero."), call("add", a=1, b=2), text("One."), text("Two.")], held, store=store
-    ) as (chat, _):
-        await chat.run("Begin.")
+    async with (
+        talking([call("add", a=1, b=2), text("One."), text("Two.")], held, store=store) as (
+            chat,
+            _,
+        ),
+        opened([text("Zero.")], agent(), store=store.beside()) as other,
+    ):
+        elsewhere = await other.conversation("c", agent="test")
 
         async def first() -> None:
             await chat.send("First.")
             while "One." not in [item.text for item in await chat.items(last=1)]:
                 await asyncio.sleep(0)
 
-        engine = chat._engine  # pyright: ignore[reportPrivateUsage]
-        engine.recent.forget(chat.id)  # so that it reads before it begins
-        store.behind(2, first)
+        # Behind the way that was made it finds its epoch given out, and looks for a new one.
+        store.hooks = {1: lambda: elsewhere.run("Begin."), 4: first}
         second = await chat.send("Second.")
         assert (await second.result()).output_text == "Two."
+        said = [item.text for item in await chat.items() if item.text]
+        assert said == ["Begin.", "Zero.", "First.", "One.", "Second.", "Two."]
         tidy.set()
 
 
@@ -367,6 +375,11 @@ async def test_a_turn_that_begins_while_the_log_is_closed_is_stopped_too() -> No
         await asyncio.wait([sending])
     async with opened([], agent(), store=store.beside()) as log:
         assert not log._engine.live  # pyright: ignore[reportPrivateUsage]
+
+
+def _forget(chat: Conversation) -> None:
+    """As if this process had never seen it."""
+    chat._engine.recent.forget(chat.id)  # pyright: ignore[reportPrivateUsage]
 
 
 async def store_says(chat: Conversation, tag: str) -> None:
