@@ -176,7 +176,10 @@ async def test_an_answer_about_something_else_says_nothing_of_the_key() -> None:
     async with web_server(NO_UPGRADE, lost, plain(405, {})) as web:
         found = await examined(web.url)
     assert one(found, "key") == Check(
-        "key", None, "HTTP 404: Invalid URL", "check that the address ends before /responses"
+        "key",
+        None,
+        "HTTP 404: Invalid URL",
+        "check that the address ends before /responses, as most do in /v1",
     )
     assert (found.usable, marks(found)["background"]) == (True, None)
 

@@ -127,6 +127,24 @@ async def test_what_cannot_be_read_leaves_no_copy(tmp_path: Path) -> None:
     assert not target.exists()
 
 
+async def test_a_disk_that_is_full_is_that_of_the_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "agent.db", tmp_path / "copy.db"
+    await (await open_store(source)).close()
+
+    def connect(path: str | Path, *, isolation_level: None, uri: bool = False) -> object:
+        made = sqlite3.Connection(path, isolation_level=isolation_level, uri=uri)
+        if not uri:  # it is the copy: it may have three pages
+            made.execute("PRAGMA max_page_count = 3")
+        return made
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with pytest.raises(StoreUnavailable, match=r"copy\.db cannot grow"):
+        back_up(address(source, "ro"), "agent.db", target)
+    assert not list(tmp_path.glob("copy.db*"))
+
+
 async def test_a_log_in_memory_says_what_to_do() -> None:
     async with turnlog.open(":memory:", transport=script(0)) as log:
         with pytest.raises(NotSupported, match=r"log\.export"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
@@ -125,6 +126,13 @@ async def test_a_file_that_is_no_database_is_not_turnlogs(path: Path) -> None:
         await opened(path)
 
 
+async def test_a_directory_is_no_database(path: Path) -> None:
+    path.mkdir()
+    for readonly in (False, True):
+        with pytest.raises(NotTurnlog, match="is a directory: choose a file"):
+            await opened(path, readonly=readonly)
+
+
 async def test_a_damaged_database_is_corrupt(path: Path) -> None:
     await (await opened(path)).close()
     data = bytearray(path.read_bytes())
@@ -217,7 +225,7 @@ async def test_read_only_changes_and_makes_nothing(path: Path) -> None:
 
 async def test_read_only_does_not_migrate(path: Path) -> None:
     path.touch()
-    with pytest.raises(SchemaMismatch, match="migrate"):
+    with pytest.raises(SchemaMismatch, match=r"is empty so far: .*migrate"):
         await opened(path, readonly=True)
     assert path.read_bytes() == b""
 
@@ -272,6 +280,33 @@ async def test_a_file_that_cannot_be_written_is_read_only() -> None:
         with pytest.raises(StoreReadOnly):
             await store.append(Author("c").begin())
         await store.close()
+
+
+async def test_what_was_left_in_a_directory_that_cannot_be_written_is_to_be_copied() -> None:
+    """What is in the write-ahead log could only be read with an index beside it."""
+    with somebody() as directory:
+        path = directory / "log.db"
+        store = await opened(path)
+        await store.append(Author("c").begin())
+        for beside in ("", "-wal"):
+            shutil.copy(f"{path}{beside}", f"{directory / 'copy.db'}{beside}")
+        await store.close()
+        directory.chmod(0o555)
+        for readonly in (False, True):
+            with pytest.raises(StoreReadOnly, match="copy it, with what is beside it"):
+                await opened(directory / "copy.db", readonly=readonly)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EPERM])
+async def test_owners_need_a_file_system_that_can_be_written(
+    path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(StoreReadOnly, match=os.strerror(number)):
+        await opened(path)
 
 
 async def test_owners_need_a_directory(path: Path) -> None:

@@ -115,8 +115,9 @@ async def _open(settings: Settings) -> SqlStore:
 async def _open_readonly(settings: Settings) -> SqlStore:
     revision, partitions = await asyncio.to_thread(inspect, settings, "ro")
     if revision != REVISION or partitions is None:
+        found = f"at schema {revision}, not {REVISION}" if revision else "empty so far"
         raise SchemaMismatch(
-            f"{settings.path} is at schema {revision or 'none'}, not {REVISION}:"
+            f"{settings.path} is {found}:"
             " open it once without readonly=True, or run `turnlog migrate`"
         )
     readers = _readers(settings, Whereabouts(settings.path))

@@ -12,14 +12,15 @@ import sqlite3
 from pathlib import Path
 
 from ..errors import InvalidInput
-from .faults import FAILED, translate
+from .faults import FAILED, primary, translate
 
 
 def back_up(address: str, name: str, target: Path) -> None:
     """Copy the database at `address` to a new file.
 
-    Raises InvalidInput where there is something at the target or it cannot be written, and
-    StoreUnavailable and StoreCorrupt where the database cannot be read.
+    Raises InvalidInput where there is something at the target or it cannot be written,
+    StoreUnavailable where its disk is full, and that and StoreCorrupt where the database cannot
+    be read.
     """
     if target.exists():
         raise InvalidInput(f"{target} is there already: choose a new file for the copy")
@@ -48,7 +49,8 @@ def _copy(address: str, name: str, part: Path) -> None:
         # In one step: in several, it would begin anew whenever somebody writes.
         source.backup(copy, pages=-1)
     except FAILED as error:
-        raise translate(error, name) from error
+        full = primary(error) == sqlite3.SQLITE_FULL  # what is read does not grow
+        raise translate(error, str(part.with_suffix("")) if full else name) from error
     finally:
         copy.close()
         if source is not None:

@@ -23,12 +23,13 @@ from ..errors import (
     StoreCorrupt,
     StoreError,
     StoreMoved,
+    StoreReadOnly,
     StoreUnavailable,
 )
 from . import statements
 from .beats import LOCKS, Life, Pulse, Watch
 from .driving import THREADS, Driver
-from .faults import FAILED, translate
+from .faults import FAILED, primary, translate
 from .migrating import upgrade
 from .owners import CannotLock, LockFile, Owners, check_name
 from .reads import Reads
@@ -82,11 +83,15 @@ def address(path: Path, mode: Mode) -> str:
     Reading takes files beside the database, which cannot be made where a directory is read-only.
     Without a write-ahead log nobody has it open there, and it can be read as it stands.
     """
-    effective = os.access in os.supports_effective_ids
     real = path.resolve()  # SQLite follows links, and makes those files where the file really is
-    fixed = mode == "ro" and not os.access(real.parent, os.W_OK, effective_ids=effective)
+    fixed = mode == "ro" and not _is_writable(real.parent)
     fixed = fixed and not real.with_name(f"{real.name}-wal").exists()
     return f"{path.absolute().as_uri()}?mode={mode}{'&immutable=1' if fixed else ''}"
+
+
+def _is_writable(directory: Path) -> bool:
+    effective = os.access in os.supports_effective_ids
+    return os.access(directory, os.W_OK, effective_ids=effective)
 
 
 def connect(settings: Settings, mode: Mode) -> sqlite3.Connection:
@@ -227,11 +232,13 @@ def _enter(settings: Settings) -> LockFile | None:
 def inspect(settings: Settings, mode: Mode) -> tuple[str | None, int | None]:
     """The schema and the number of partitions of a database, None where it has none so far.
 
-    Raises NotFound, NotTurnlog, SchemaMismatch (newer than this turnlog), StoreCorrupt and
-    StoreUnavailable.
+    Raises NotFound, NotTurnlog, SchemaMismatch (newer than this turnlog), StoreCorrupt,
+    StoreReadOnly and StoreUnavailable.
     """
     if not os.path.exists(settings.path):
         raise NotFound(f"there is no database {settings.path}")
+    if settings.path.is_dir():
+        raise NotTurnlog(f"{settings.path} is a directory: choose a file")
     with _translated(settings), contextlib.closing(connect(settings, mode)) as connection:
         return _identify(settings, connection)
 
@@ -330,4 +337,10 @@ def _translated(settings: Settings) -> Generator[None]:
     try:
         yield
     except FAILED as error:
+        directory = settings.path.resolve().parent
+        if primary(error) == sqlite3.SQLITE_CANTOPEN and not _is_writable(directory):
+            raise StoreReadOnly(
+                f"the database {settings.path} cannot be opened where it is, since {directory}"
+                " cannot be written: copy it, with what is beside it, to where that can be"
+            ) from error
         raise translate(error, str(settings.path)) from error

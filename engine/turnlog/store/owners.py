@@ -40,6 +40,8 @@ SUFFIX = ".lock"
 OPENING = "opening"
 _HELD = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK})
 """How the operating system says that somebody else holds a lock."""
+_READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""How it says that nothing can be written in a directory."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -151,9 +153,10 @@ class Owners:
         try:
             self._directory.mkdir(exist_ok=True)
             return LockFile.take(self._path(name))
-        except PermissionError as error:
-            raise StoreReadOnly(f"cannot write in {self._directory}: {error.strerror}") from error
         except OSError as error:
+            if error.errno in _READ_ONLY:
+                said = f"cannot write in {self._directory}: {error.strerror}"
+                raise StoreReadOnly(said) from error
             raise CannotLock(
                 f"cannot lock in {self._directory}: {error.strerror}; where no file can be locked,"
                 " open the log with owners='beats'"
