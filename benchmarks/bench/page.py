@@ -16,7 +16,7 @@ from . import tables, targets
 from .charts import all_charts
 from .medians import Medians
 from .results import BENCHMARKS, RESULTS, Result, failures
-from .soak import CHARTS as SOAKED
+from .soak import TITLES as SOAKED
 from .soak import Kept, judge
 from .table import Table, as_markdown
 from .wording import short
@@ -176,7 +176,7 @@ def _hour(soak: Kept) -> Iterator[str]:
         (one.name, one.verdict.word, one.verdict.found, one.verdict.bound) for one in judge(soak)
     )
     yield as_markdown(Table("", ("what", "", "found", "allowed"), judged, words=4))
-    yield from (f"![{title}]({CHARTS}/soak-{name}.svg)\n" for name, (title, *_) in SOAKED.items())
+    yield from (f"![{title}]({CHARTS}/soak-{name}.svg)\n" for name, title in SOAKED.items())
 
 
 def _measured_on(result: Result) -> Iterator[str]:

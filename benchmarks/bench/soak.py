@@ -174,6 +174,12 @@ CHARTS: dict[str, tuple[str, str, tuple[tuple[str, str, str], ...]]] = {
     ),
 }
 
+ADDED = ("bytes", "What a turn adds to the database")
+"""A chart more, of what is worked out."""
+
+TITLES: Mapping[str, str] = dict([*((name, title) for name, (title, *_) in CHARTS.items()), ADDED])
+"""What each chart shows, in the order of the page."""
+
 
 def draw(kept: Kept, plots: Path) -> None:
     """Write every chart."""
@@ -188,7 +194,7 @@ def draw(kept: Kept, plots: Path) -> None:
     samples = kept["samples"]
     each = per_turn(column(samples, "database", KIB), column(samples, "turns"))
     added = [Series("a turn", minutes(each), strong=True)]
-    _write(plots, "bytes", "What a turn adds to the database", "KiB", added)
+    _write(plots, *ADDED, "KiB", added)
 
 
 def minutes(points: Points) -> list[tuple[float, float]]:

@@ -91,7 +91,8 @@ class Saver(Store):
     async def _messages(self, number: int) -> list[AnyMessage]:
         wanted = {"thread_id": f"thread-{number}", "checkpoint_ns": ""}
         found = await self._saver.aget_tuple({"configurable": wanted})
-        assert found is not None
+        if found is None:  # nothing was written to it so far
+            return []
         messages: list[AnyMessage] = found.checkpoint["channel_values"][CHANNEL]
         return messages
 
