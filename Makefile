@@ -61,7 +61,7 @@ coverage: $(READY) ## the tests alone, with their coverage
 bench: $(READY) ## how fast, against whom: about an hour (BENCH=--keep writes docs/performance.md)
 	PYTHONPATH=benchmarks $(RUN) -m bench $(BENCH)
 
-bench-quick: $(READY) ## the same in about two minutes, for the direction
+bench-quick: $(READY) ## the same in about two minutes (the first time, the peers are installed too)
 	PYTHONPATH=benchmarks $(RUN) -m bench --quick $(BENCH)
 
 soak: $(READY) ## a thousand conversations for ten minutes, and what they used

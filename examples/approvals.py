@@ -6,11 +6,12 @@
     python examples/approvals.py reject bank.db CALL --by ana --reason "Not to him."
 
 No process runs between these. The turn waits in the database, for a minute or a year; whoever
-decides needs the agent's tools only because the turn goes on at once.
+decides needs the agent's tools only because the turn goes on at once. It needs turnlog only.
 """
 
 import argparse
 import asyncio
+import sys
 
 import turnlog
 from offline import provider
@@ -71,24 +72,37 @@ async def find(log: turnlog.Log, wanted: str) -> turnlog.Call:
     raise SystemExit(f"no call {wanted} waits here")
 
 
-async def main() -> None:
-    """Read the command line."""
+def command_line() -> argparse.ArgumentParser:
+    """What each verb asks for."""
     parser = argparse.ArgumentParser(description="An agent that waits for approval.")
-    parser.add_argument("verb", choices=["ask", "inbox", "approve", "reject"])
-    parser.add_argument("database")
-    parser.add_argument("what", nargs="?", default="", help="what is said, or the id of a call")
-    parser.add_argument("--by", default="user")
-    parser.add_argument("--reason")
-    given = parser.parse_args()
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    asking = verbs.add_parser("ask", help="send an input")
+    asking.add_argument("database")
+    asking.add_argument("words", help="what is said")
+    verbs.add_parser("inbox", help="list every call that waits").add_argument("database")
+    for verb in ("approve", "reject"):
+        deciding = verbs.add_parser(verb, help=f"{verb} a call, and let its turn go on")
+        deciding.add_argument("database")
+        deciding.add_argument("call", help="its id, which `inbox` lists")
+        deciding.add_argument("--by", default="user", help="who decides")
+        deciding.add_argument("--reason")
+    return parser
+
+
+async def main(given: argparse.Namespace) -> None:
+    """Do what the command line says."""
     match given.verb:
         case "ask":
-            await ask(given.database, given.what)
+            await ask(given.database, given.words)
         case "inbox":
             await inbox(given.database)
         case verb:
             yes = verb == "approve"
-            await decide(given.database, given.what, given.by, given.reason, yes=yes)
+            await decide(given.database, given.call, given.by, given.reason, yes=yes)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main(command_line().parse_args()))
+    except turnlog.TurnlogError as problem:
+        sys.exit(f"error: {problem}")

@@ -4,9 +4,10 @@
     python examples/auditor.py agent.db report.md    writes it to a file
 
 The database is opened read-only: no migration, no key, no agent. The status is 1 where something
-does not verify.
+does not verify, or cannot be read. It needs turnlog only.
 """
 
+import argparse
 import asyncio
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,7 +69,8 @@ def describe(event: ev.Event, calls: Mapping[str, str]) -> str | None:
         case ev.CallRequested() | ev.CallStarted() | ev.CallUncertain() | ev.CallDeferred():
             return f"{ev.tag_of(event)}: {calls.get(event.call)}"
         case ev.CallApproved() | ev.CallRejected() | ev.CallAbandoned():
-            return f"{ev.tag_of(event)}: {calls.get(event.call)}, because: {event.reason}"
+            why = f", because: {event.reason}" if event.reason else ""
+            return f"{ev.tag_of(event)}: {calls.get(event.call)}{why}"
         case ev.CallAnswered():
             return f"call.answered: {calls.get(event.call)} with {text(event.item, 'output')}"
         case ev.TurnEnded(outcome=outcome):
@@ -89,4 +91,11 @@ def main(database: str, report: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description="Who said what, and whether it verifies.")
+    parser.add_argument("database")
+    parser.add_argument("report", nargs="?", help="the file to write; without it, it is printed")
+    given = parser.parse_args()
+    try:
+        main(given.database, given.report)
+    except (turnlog.TurnlogError, OSError) as problem:
+        sys.exit(f"error: {problem}")

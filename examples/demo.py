@@ -4,9 +4,16 @@ Everything is real: the provider is a simulator in a process of its own, reached
 WebSocket on this machine; the agent runs in worker processes; the kill is a SIGKILL. Whatever is
 claimed is proved from the database, from the bytes that the provider got, or from the file in which
 the tools leave their effects. The demo ends with status 1 where anything is not so.
+
+    python examples/demo.py            plays it, and keeps nothing
+    python examples/demo.py FOLDER     keeps its files there
+
+It needs turnlog with the extra `simulator`: the Python that `make setup` made has it.
 """
 
+import argparse
 import asyncio
+import shlex
 import signal
 import sys
 import tempfile
@@ -147,20 +154,37 @@ async def log_of(place: Workplace) -> list[ev.Event]:
 
 
 def play(folder: Path) -> None:
-    """Play it all, and end with status 1 where anything is not so."""
+    """Play it all, and end with status 1 where anything is not so, or 130 at Ctrl-C."""
     began = time.monotonic()
     try:
         asyncio.run(main(folder))
     except (Unexpected, TimeoutError) as problem:
-        console.print(f"\n  [bold red]✗ not so:[/] {problem or 'it ends within two minutes'}")
+        console.print(f"\n  [bold red]✗[/] {problem or 'not so: it ends within two minutes'}")
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
     console.print(f"\n  All of it held, in {time.monotonic() - began:.1f} seconds.")
 
 
+def usable(given: str) -> Path:
+    """A folder without a demo, made where there is none; the workers run elsewhere."""
+    folder = Path(given).resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        sys.exit(f"error: {folder} cannot be used as a folder: {problem.strerror}")
+    if (folder / "demo.db").exists():
+        sys.exit(f"error: {folder} holds a demo already: name another folder")
+    return folder
+
+
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        play(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="A conversation is killed, resumed and audited.")
+    parser.add_argument("folder", nargs="?", help="where its files are kept; a new one is made")
+    if given := parser.parse_args().folder:
+        play(usable(given))
     else:
         with tempfile.TemporaryDirectory(prefix="turnlog-demo-") as temporary:
             play(Path(temporary))
-        tell("To keep its files and look around: python examples/demo.py FOLDER")
+        again = shlex.join([sys.executable, sys.argv[0]])
+        tell(f"To keep its files and look around: {again} FOLDER")

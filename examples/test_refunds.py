@@ -1,6 +1,7 @@
 """A test of an agent: a script answers for the model, and everything else is real.
 
-Run it with `pytest examples/test_refunds.py`.
+Run it with `pytest examples/test_refunds.py`. It needs `pip install pytest` beside turnlog; the
+environment of `make setup` has it.
 """
 
 import asyncio

@@ -32,7 +32,8 @@ canonical `body` with the fields below, and `hash`, which binds all of it to the
 
 An *attempt*, *call* or *key* is turnlog's own id; `call_id`, `response` and `item_id` are the
 provider's. A *version* is one of the same conversation, an *ordinal* a place in its context. A
-field with a default is left out of the body where it has that value.
+field with a default is left out of the body where it has that value. *Law N* is one of
+[the laws](concepts.md#the-laws).
 """
 
 FAMILIES = {

@@ -38,6 +38,9 @@ turnlog.open("agent.db", base_url="https://llm.acme.example/v1", profile="openai
 turnlog.open("agent.db", profile=replace(OPENAI, lanes=False))  # a value, changed
 ```
 
+To an address on this machine (`localhost`, `127.0.0.1`) the key of the environment is not sent;
+pass `api_key=`: [transports.md](transports.md#keys).
+
 None of this was tried against the live services. Where a value comes from stands below, and
 `claim:` stands before what nobody could check; a claim that could cost money or a failed turn is
 off. `turnlog doctor --base-url URL --model MODEL` tries an endpoint, and says where it differs from

@@ -27,8 +27,8 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
 
 
-def run(*arguments: str | Path, cwd: Path, status: int = 0) -> str:
-    """The output of a program, which must end with `status`."""
+def ended(*arguments: str | Path, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """A program that has ended, as it must, with `status`."""
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
@@ -38,22 +38,66 @@ def run(*arguments: str | Path, cwd: Path, status: int = 0) -> str:
         timeout=110,
     )
     assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout
+    return done
 
 
-def test_the_demo_keeps_what_it_promises(tmp_path: Path) -> None:
-    said = run(EXAMPLES / "demo.py", cwd=tmp_path)
+def run(*arguments: str | Path, cwd: Path) -> str:
+    """The output of a program, which must end well."""
+    return ended(*arguments, cwd=cwd).stdout
+
+
+def refused(*arguments: str | Path, cwd: Path, status: int = 1) -> str:
+    """What a program says in one line, and no traceback, when it ends with `status`."""
+    done = ended(*arguments, cwd=cwd, status=status)
+    *usage, line = done.stderr.splitlines()
+    assert not done.stdout and (status == 2 or not usage), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return line
+
+
+DEMO = EXAMPLES / "demo.py"
+
+
+def test_the_demo_keeps_what_it_promises_in_a_folder_that_it_makes(tmp_path: Path) -> None:
+    said = run(DEMO, "new/kept", cwd=tmp_path)
     assert "All of it held" in said
     assert "find_order, which had answered, did not run again" in said
     assert "transport.switched: from websocket to http" in said
+    assert (tmp_path / "new" / "kept" / "demo.db").exists()
+    folder = tmp_path / "new" / "kept"
+    again = refused(DEMO, folder, cwd=tmp_path)
+    assert again == f"error: {folder} holds a demo already: name another folder"
 
 
-def test_the_demo_fails_loudly(tmp_path: Path) -> None:
-    # Nothing can be recorded there, and so nothing of what is promised can be so.
+def test_the_demo_says_that_a_worker_died(tmp_path: Path) -> None:
+    # Where owners keep their locks, there is a file: no worker can open the log.
+    (tmp_path / "demo.db-owners").write_text("")
+    done = ended(DEMO, tmp_path, cwd=tmp_path, status=1)
+    assert re.search(r"✗ worker \d+ died with status 1: see above", done.stdout)
+
+
+def test_the_demo_needs_a_folder(tmp_path: Path) -> None:
     blocked = tmp_path / "not-a-folder"
     blocked.write_text("")
-    said = run(EXAMPLES / "demo.py", blocked, cwd=tmp_path, status=1)
-    assert "not so" in said
+    said = refused(DEMO, blocked, cwd=tmp_path)
+    assert said == f"error: {blocked} cannot be used as a folder: File exists"
+
+
+async def test_the_demo_ends_quietly_when_it_is_interrupted(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        DEMO,
+        tmp_path,
+        env=environment(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    while b"A customer writes" not in await process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, complaints = await process.communicate()
+    assert (process.returncode, complaints) == (130, b"")
 
 
 def test_hello_says_it_and_can_be_run_again(tmp_path: Path) -> None:
@@ -77,7 +121,7 @@ def test_a_call_is_approved_in_another_process_and_audited_in_a_third(tmp_path: 
 
     run(EXAMPLES / "auditor.py", "bank.db", "report.md", cwd=tmp_path)
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert re.search(r"v\d+ ana call\.approved: send_money", report)
+    assert re.search(r"v\d+ ana call\.approved: send_money\(.*\)$", report, re.MULTILINE)
     assert "customer said: Send 900 euros to Ben." in report
     assert " 0 finding(s)." in report
 
@@ -89,6 +133,24 @@ def test_a_call_is_rejected_and_the_model_is_told(tmp_path: Path) -> None:
     assert done == "completed: I did not send it.\n"
     report = run(EXAMPLES / "auditor.py", "bank.db", cwd=tmp_path)
     assert "call.rejected: send_money" in report and "Not to him." in report
+
+
+def test_an_auditor_needs_a_database(tmp_path: Path) -> None:
+    auditor = EXAMPLES / "auditor.py"
+    assert "required: database" in refused(auditor, cwd=tmp_path, status=2)
+    assert "there is no database" in refused(auditor, "nothere.db", cwd=tmp_path)
+    (tmp_path / "notes.txt").write_text("no database")
+    assert "not a database of turnlog's" in refused(auditor, "notes.txt", cwd=tmp_path)
+
+
+def test_approvals_ask_for_what_is_missing(tmp_path: Path) -> None:
+    approvals = EXAMPLES / "approvals.py"
+    assert "required: verb" in refused(approvals, cwd=tmp_path, status=2)
+    assert "required: words" in refused(approvals, "ask", "bank.db", cwd=tmp_path, status=2)
+    assert "required: call" in refused(approvals, "approve", "bank.db", cwd=tmp_path, status=2)
+    assert "there is no database" in refused(approvals, "inbox", "nothere.db", cwd=tmp_path)
+    unknown = refused(approvals, "reject", "bank.db", "call_x", cwd=tmp_path)
+    assert unknown == "no call call_x waits here"
 
 
 def test_the_test_of_an_agent_passes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import os
 import re
 import shutil
 import subprocess
@@ -108,6 +109,19 @@ async def test_the_command_line_of_the_readme_runs(tmp_path: Path) -> None:
         await run(chat.replace("http://127.0.0.1:8080/v1", simulator.base_url))
     await asyncio.gather(*map(run, read))
     await run(restore)
+
+
+@pytest.mark.parametrize("module", ["bench", "bench.stages", "bench.subject"])
+def test_what_the_page_of_benchmarks_names_says_what_it_takes(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "benchmarks")},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"python -m {module}" in (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert done.stdout.startswith(f"usage: python -m {module} ")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])

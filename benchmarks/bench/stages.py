@@ -7,6 +7,7 @@ microseconds; benchmarks/limits.md uses it to say what a target that is not met 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import inspect
 import statistics
@@ -175,4 +176,8 @@ def main(times: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.stages", description="Where the time of an append and a send goes."
+    )
+    parser.add_argument("times", type=int, nargs="?", default=300, help="how often each (300)")
+    main(parser.parse_args().times)

@@ -11,6 +11,7 @@ takes part in:
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import importlib
 import inspect
@@ -18,7 +19,6 @@ import json
 import os
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -158,4 +158,10 @@ def main(module: str, scenario: str, parameters: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.subject", description="One measurement, printed as a line of JSON."
+    )
+    parser.add_argument("module", help="a module of bench.subjects")
+    parser.add_argument("scenario", help="the name of a function in it")
+    parser.add_argument("parameters", help="a JSON object")
+    main(**vars(parser.parse_args()))

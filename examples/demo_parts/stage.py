@@ -20,7 +20,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 class Unexpected(Exception):
-    """Something that the demo promises was not so."""
+    """Something that the demo promises was not so, or a process of its own died."""
 
 
 def scene(number: int, title: str) -> None:
@@ -37,16 +37,22 @@ def tell(text: str) -> None:
 def expect(holds: bool, what: str) -> None:
     """Say that something is so; raises Unexpected where it is not."""
     if not holds:
-        raise Unexpected(what)
+        raise Unexpected(f"not so: {what}")
     console.print(f"  [bold green]✓[/] {what}")
 
 
 async def until(worker: asyncio.subprocess.Process, holds: Callable[[], bool]) -> None:
-    """Wait for something that a worker does; no longer than it lives, or half a minute."""
+    """Wait for something that a worker does, for half a minute; raises Unexpected if it dies."""
     for _ in range(3_000):
-        if holds() or worker.returncode is not None:
+        if holds():
             return
+        if worker.returncode is not None:
+            raise _died(worker)
         await asyncio.sleep(0.01)
+
+
+def _died(worker: asyncio.subprocess.Process) -> Unexpected:
+    return Unexpected(f"worker {worker.pid} died with status {worker.returncode}: see above")
 
 
 class Heard(TypedDict):
@@ -85,7 +91,7 @@ async def provider() -> AsyncGenerator[Provider]:
         assert process.stdin is not None and process.stdout is not None
         base_url = (await process.stdout.readline()).decode().strip()
         if not base_url:
-            raise Unexpected("the simulator starts")
+            raise Unexpected("the simulator died: see above")
         yield Provider(base_url, process)
         process.stdin.close()
     except BaseException:
@@ -121,13 +127,14 @@ class Workplace:
         """Run a worker to its end; raises Unexpected where it fails."""
         async with self.worker(*verb) as process:
             if await process.wait() != 0:
-                raise Unexpected(f"worker {process.pid} ends well ({process.returncode})")
+                raise _died(process)
 
 
 async def _start(
     module: str, *arguments: str, piped: bool = False, environment: dict[str, str] | None = None
 ) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE if piped else None
+    # In a session of its own, Ctrl-C reaches the demo alone, which then ends the others.
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -137,4 +144,5 @@ async def _start(
         stdout=pipe,
         cwd=EXAMPLES,
         env={**os.environ, **(environment or {})},
+        start_new_session=True,
     )

@@ -4,6 +4,8 @@
 
 The log owns each turn: it goes on when the page is gone, and the page that comes back attaches
 behind the last thing that it saw. `BOT_DATABASE` names the database.
+
+It needs `pip install fastapi uvicorn` beside turnlog; the environment of `make setup` has both.
 """
 
 import json

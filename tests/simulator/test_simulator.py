@@ -530,6 +530,16 @@ def test_the_command_prints_its_address_and_says_what_it_takes(
     assert capsys.readouterr().out.startswith("http://127.0.0.1:")
 
 
+def test_the_command_says_in_one_line_what_cannot_be_played(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--script", str(tmp_path / "nope.json")])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("error: the script ") and said.count("\n") == 1
+
+
 async def test_the_command_runs_until_it_is_terminated() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "turnlog_transports.simulator", stdout=asyncio.subprocess.PIPE

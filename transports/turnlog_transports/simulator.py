@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from turnlog.canonical import JsonObject
-from turnlog.errors import ConfigurationError
+from turnlog.errors import ConfigurationError, TurnlogError
 
 from . import script as scripts
 from . import transcript as transcripts
@@ -257,8 +257,11 @@ def announce(simulator: Simulator) -> None:
 
 def main(arguments: Sequence[str] | None = None, *, on_ready: Ready = announce) -> None:
     """The command `python -m turnlog_transports.simulator`."""
-    parser = argparse.ArgumentParser(prog="python -m turnlog_transports.simulator")
-    parser.add_argument("--host", default="127.0.0.1")
+    parser = argparse.ArgumentParser(
+        prog="python -m turnlog_transports.simulator",
+        description="Run a provider on this machine, which echoes where it has no script.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--key", help="what clients must present; none by default")
     parser.add_argument(
@@ -268,15 +271,18 @@ def main(arguments: Sequence[str] | None = None, *, on_ready: Ready = announce) 
     played.add_argument("--script", help="a JSON file with replies")
     played.add_argument("--transcript", help="a JSON file with recorded exchanges")
     found = parser.parse_args(arguments)
-    serve(
-        found.host,
-        found.port,
-        script=found.script,
-        transcript=found.transcript,
-        key=found.key,
-        connection_seconds=found.connection_seconds,
-        on_ready=on_ready,
-    )
+    try:
+        serve(
+            found.host,
+            found.port,
+            script=found.script,
+            transcript=found.transcript,
+            key=found.key,
+            connection_seconds=found.connection_seconds,
+            on_ready=on_ready,
+        )
+    except TurnlogError as problem:
+        parser.exit(2, f"error: {problem}\n")
 
 
 if __name__ == "__main__":
