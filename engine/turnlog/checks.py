@@ -121,7 +121,9 @@ def keyed(profile: Profile, answer: Answer) -> Check:
         return Check("key", False, answer.why, _mend_key(profile))
     if denied(answer):
         return Check("key", True, "accepted")
-    return Check("key", None, answer.why, "check that the address ends before /responses, as most do in /v1")
+    return Check(
+        "key", None, answer.why, "check that the address ends before /responses, as most do in /v1"
+    )
 
 
 def _mend_key(profile: Profile) -> str:

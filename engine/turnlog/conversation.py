@@ -210,20 +210,23 @@ class Conversation:
         """
         if options.get("if_busy") == "queue":
             raise InvalidInput("a request of your own loop cannot be queued: use send, or wait")
-        open_ = await manual_turn(self._engine, self.id)
-        if open_ is None:
-            given = self._input(input, options, manual=True)
-            turn = await begin(self._engine, self.id, given, self._setup())
-        else:
-            items = to_items(*input) if input else ()
-            given = Input(items=items, actor=check_actor(options.get("by", "user")))
-            turn = open_.id
-            await continue_manual(self._engine, self.id, open_, given, self._agent)
+        while (turn := await self._request(input, options)) is None:
+            pass
         handle: Turn[str] = Turn(turn, self.id, self._engine)
         result = await handle.peek()
         if result.status == "failed":
             raise failure(result)
         return result
+
+    async def _request(self, input: Sequence[object], options: TurnOptions) -> str | None:
+        """The turn in which a request was sent; None where it ended since it was looked at."""
+        waiting = await manual_turn(self._engine, self.id)
+        if waiting is None:
+            given = self._input(input, options, manual=True)
+            return await begin(self._engine, self.id, given, self._setup())
+        items = to_items(*input) if input else ()
+        given = Input(items=items, actor=check_actor(options.get("by", "user")))
+        return await continue_manual(self._engine, waiting, given, self._agent)
 
     def _input(
         self,

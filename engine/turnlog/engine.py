@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
 from . import events as ev
 from .agent import Agent
+from .appending import appended
 from .canonical import JsonObject, text
 from .checkpoints import Checkpoints
 from .commands import Keyed, Prepare
@@ -22,19 +23,19 @@ from .context import every, requested
 from .draft import Ambient, Draft
 from .errors import (
     NotFound,
-    OutcomeUnknown,
     StaleEpoch,
     StoreCorrupt,
+    TooLarge,
     TurnlogError,
     VersionConflict,
 )
 from .fold_requests import FREE
-from .items import FORMAT, has_hosted_effects, refused_output
+from .items import FORMAT, already_present, has_hosted_effects, refused_output
 from .limits import Limits
 from .news import News
 from .plan import Delta as DeltaPlan
 from .plan import Fork, Full, Plan, Reach, can_fork, plan
-from .ports import Append, Appended, Head, Lease, Store, Transport
+from .ports import Head, Lease, Store, Transport
 from .recent import Recent
 from .record import NewEvent
 from .recovery import OnUnknown, Send
@@ -50,8 +51,6 @@ Act: TypeAlias = Callable[[Draft], Awaitable[Lease | None]]
 Errand: TypeAlias = Callable[[], Coroutine[None, None, None]]
 """Something that nobody waits for."""
 
-COMMIT_TRIES = 5
-"""How often an append whose outcome is unknown is asked about again (law 5)."""
 
 _MOMENT = 0.001
 
@@ -361,8 +360,21 @@ class Engine:
             raise VersionConflict(state.id, expected=expected, actual=state.version)
         lease = await act(draft)
         if draft.actor != ENGINE:
-            self.limits.check_items(state.id, draft.events)
+            try:
+                self.limits.check_items(state.id, draft.events)
+            except TooLarge:
+                await self.check_new(state.id, draft.absent)
+                raise
         return lease
+
+    async def check_new(self, conversation: str, ids: Iterable[str]) -> None:
+        """Raise ItemPresent where one of these items is there already.
+
+        The store looks inside the transaction; this is for what is refused before that.
+        """
+        for id in sorted(ids):
+            if await self.store.find(conversation, item_id=id):
+                raise already_present(id)
 
     async def catch_up(self, conversation: str) -> None:
         """Take in what another process has written to a conversation that is run here."""
@@ -399,7 +411,7 @@ class Engine:
         return _lock_in(self._settling, conversation)
 
     async def _record(self, draft: Draft, lease: Lease | None) -> None:
-        await self._write(draft.append(lease))
+        await appended(self.store, draft.append(lease))
         self.recent.put(draft.state, draft.epoch if lease is not None else None)
         runner = self.live.get(draft.state.id)
         if runner is not None:
@@ -408,14 +420,6 @@ class Engine:
                 runner.release()
             runner.watchers.tell(draft.events)
         self.news.tell(draft.state.id)
-
-    async def _write(self, append: Append) -> Appended:
-        for _ in range(COMMIT_TRIES - 1):
-            try:
-                return await self.store.append(append)
-            except OutcomeUnknown:
-                continue
-        return await self.store.append(append)
 
     # -- requests ----------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from itertools import groupby, islice
 from tempfile import SpooledTemporaryFile
 from typing import IO, TypeAlias
 
+from .appending import appended
 from .canonical import GENESIS, loads_object
 from .context import PAGE, state_at
 from .errors import Conflict, ImportFailed, InvalidInput, NotFound, StoreCorrupt
@@ -294,7 +295,7 @@ async def _append(store: Store, state: State, events: Sequence[Recorded]) -> Sta
         changes=tuple(changes),
     )
     try:
-        await store.append(append)
+        await appended(store, append)
     except (Conflict, InvalidInput) as error:
         raise ImportFailed(f"conversation {state.id!r} cannot be written: {error}") from error
     return after

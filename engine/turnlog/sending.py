@@ -217,7 +217,7 @@ class Sending:
         if self.reception.notes:
             self._note.soon(self._patience, NOTE_SECONDS)
         unsaved, checkpoints = self.reception.unsaved(), self.held.engine.checkpoints
-        if unsaved and self._flush is None and unsaved >= checkpoints.points:
+        if unsaved >= checkpoints.points:  # also while something is saved: then right behind it
             self._text.within(0.0)
         elif unsaved:
             self._text.within(checkpoints.seconds)

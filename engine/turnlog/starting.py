@@ -33,7 +33,7 @@ from .errors import (
 )
 from .held import Held
 from .inputs import input_digest
-from .items import already_present, ids_of
+from .items import ids_of
 from .ports import Lease
 from .record import NewEvent
 from .recovery import Send
@@ -352,9 +352,7 @@ async def requested_with(
         if outgoing is None:
             raise InvalidInput(f"there is nothing to send: {lacks}")
     except (InvalidInput, TooLarge):
-        for id in ids_of(given.items):
-            if await engine.store.find(draft.state.id, item_id=id):
-                raise already_present(id) from None
+        await engine.check_new(draft.state.id, ids_of(given.items))
         raise
     return outgoing
 

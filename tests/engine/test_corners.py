@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from turnlog import events as ev
 from turnlog.canonical import JsonObject
 from turnlog.context import body_of, load, requested
+from turnlog.conversation import Conversation
 from turnlog.errors import (
     Busy,
     Closed,
@@ -21,6 +23,7 @@ from turnlog.errors import (
     TurnFailed,
 )
 from turnlog.ports import Append, Appended, Placed
+from turnlog.record import Recorded
 from turnlog.state import start
 from turnlog.store import MemoryStore
 from turnlog.testing import call, calls, scripted, text
@@ -53,6 +56,16 @@ async def test_a_commit_whose_answer_is_lost_is_asked_about_with_the_same_ids() 
             range(1, (await chat.state()).version + 1)
         )
         assert store.lost > 4
+
+
+async def test_an_import_asks_about_a_commit_whose_answer_is_lost() -> None:
+    async with opened([text("Hi.")], agent()) as log:
+        await (await log.conversation("c", agent="test")).run("Hi.")
+        lines = [line async for line in log.export("c")]
+    store = Forgetful()
+    async with opened([], agent(), store=store) as log:
+        assert (await log.import_(lines)).written == len(lines) - 1
+        assert store.lost > 1
 
 
 async def test_a_store_that_never_answers_is_an_error_in_the_end() -> None:
@@ -123,6 +136,56 @@ async def test_a_request_behind_answers_that_were_taken_away_has_nothing_to_send
         with pytest.raises(InvalidInput, match="nothing to send"):
             await chat.request()
         assert len(way.requests) == 1
+
+
+class Slow(MemoryStore):
+    """Does something behind the next event that is picked."""
+
+    behind: Callable[[], Awaitable[object]] | None = None
+
+    async def pick(self, conversation: str, versions: Sequence[int]) -> list[Recorded]:
+        found = await super().pick(conversation, versions)
+        what, self.behind = self.behind, None
+        if what is not None:
+            await what()
+        return found
+
+
+async def test_a_request_of_a_turn_that_ended_meanwhile_begins_another() -> None:
+    store = Slow()
+    script = [call("pay", amount=3), text("First."), text("Second.")]
+    async with talking(script, agent(pay), store=store) as (chat, _):
+        one = await chat.request("Pay.")
+        await answered(chat)
+        store.behind = chat.request
+        result = await chat.request("And?")
+        assert (result.output_text, result.turn == one.turn) == ("Second.", False)
+        assert [row.outcome for row in await chat.turns()] == ["completed", "completed"]
+
+
+async def test_a_request_goes_into_the_turn_that_is_open_when_it_is_sent() -> None:
+    store = Slow()
+    script = [call("pay", amount=3), text("First."), call("pay", amount=4), text("Second.")]
+    async with talking(script, agent(pay), store=store) as (chat, _):
+        await chat.request("Pay.")
+        await answered(chat)
+
+        async def another() -> None:
+            await chat.request()
+            await chat.request("Pay more.")
+            await answered(chat)
+
+        store.behind = another
+        result = await chat.request("And?")
+        first, last = await chat.turns()
+        assert (result.output_text, result.turn) == ("Second.", last.turn)
+        assert (first.outcome, last.outcome) == ("completed", "completed")
+
+
+async def answered(chat: Conversation) -> None:
+    """Answer what waits."""
+    (waiting,) = (await chat.state()).pending
+    await waiting.answer("paid")
 
 
 async def test_a_request_does_not_bring_what_stands_there_already() -> None:

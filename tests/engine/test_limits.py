@@ -194,6 +194,12 @@ async def test_what_stands_there_already_is_told_before_what_is_too_much_with_it
         with pytest.raises(TooLarge):
             await chat.send(*messages("Two.", "Three.", "Four."))
         assert (await chat.run("Two.")).output_text == "On."
+    async with limited([text("On.")], SMALL) as (chat, _):
+        known: JsonObject = {"type": "message", "role": "user", "content": "One.", "id": "msg_1"}
+        await chat.add(known)
+        for verb in (chat.add, chat.send, chat.request):
+            with pytest.raises(ItemPresent, match=r"'msg_1' .*chat\.replace"):
+                await verb({**known, "content": BIG})
 
 
 async def test_a_call_that_stands_there_already_is_no_input() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
 import pytest
 
@@ -40,11 +40,10 @@ class Saves(MemoryStore):
 
 
 class Between(ReplayTransport):
-    """Does something behind its nth frame, and again behind each that follows."""
+    """Does something behind its nth frame."""
 
-    def __init__(self, script: list[Reply], place: int, what: Callable[[], Awaitable[None]]):
+    def __init__(self, script: list[Reply], what: Mapping[int, Callable[[], Awaitable[object]]]):
         super().__init__(script)
-        self._behind = place
         self._what = what
 
     async def send(self, request: Request) -> AsyncGenerator[Frame]:
@@ -52,8 +51,8 @@ class Between(ReplayTransport):
         async for frame in super().send(request):
             yield frame
             heard += 1
-            if heard == self._behind:
-                await self._what()
+            if heard in self._what:
+                await self._what[heard]()
 
 
 async def turns(count: int) -> None:
@@ -85,7 +84,7 @@ async def test_the_id_of_a_background_response_waits_for_nothing(background: boo
         saved.append(store.count)
 
     bound = agent(background=True) if background else agent()
-    transport = Between([text("One.")], 1, look)
+    transport = Between([text("One.")], {1: look})
     async with opened(transport, bound, store=store) as log:
         chat = await log.conversation("c", agent=bound)
         assert (await chat.run("Go.")).output_text == "One."
@@ -108,7 +107,7 @@ async def test_text_that_was_due_while_something_was_saved_is_saved_right_behind
         await turns(4 * NOTE_TURNS)
         saved.append(store.count)
 
-    transport = Between([text("One and two and three.")], 6, look)
+    transport = Between([text("One and two and three.")], {6: look})
     async with opened(transport, agent(), store=store) as log:
         chat = await log.conversation("c", agent="test")
         await chat.run("Go.")
@@ -125,7 +124,7 @@ async def test_nothing_more_is_saved_once_a_save_was_refused() -> None:
     async def look() -> None:
         await asyncio.sleep(1.5 * Checkpoints().seconds)
 
-    transport = Between([text("One and two and three.")], 6, look)
+    transport = Between([text("One and two and three.")], {6: look})
     async with opened(transport, agent(), store=store) as log:
         chat = await log.conversation("c", agent="test")
         turn = await chat.send("Go.")
@@ -143,7 +142,7 @@ async def test_how_much_text_waits_is_a_setting(points: int, saved_at_once: bool
         texts.append("output.checkpointed" in [one.tag for one in await store.events("c")])
 
     store, bound = MemoryStore(), agent()
-    transport = Between([text("One and two and three.")], 6, look)
+    transport = Between([text("One and two and three.")], {6: look})
     every = Checkpoints(seconds=60.0, points=points)
     async with turnlog.open(
         ":memory:", agents=[bound], transport=transport, store=store, checkpoints=every
@@ -151,6 +150,31 @@ async def test_how_much_text_waits_is_a_setting(points: int, saved_at_once: bool
         chat = await log.conversation("c", agent="test")
         assert (await chat.run("Go.")).output_text == "One and two and three."
     assert texts == [saved_at_once]
+
+
+async def test_enough_text_that_came_while_something_was_saved_is_saved_right_behind_it() -> None:
+    saving, gate, texts = asyncio.Event(), asyncio.Event(), list[bool]()
+
+    async def wait(count: int) -> None:
+        if count == 1:
+            saving.set()
+            await gate.wait()
+
+    store, bound = Saves(wait), agent()
+
+    async def look() -> None:
+        gate.set()
+        await turns(4 * NOTE_TURNS)
+        texts.append("output.checkpointed" in [one.tag for one in await store.events("c")])
+
+    transport = Between([text("One and two and three.")], {2: saving.wait, 6: look})
+    every = Checkpoints(seconds=60.0, points=3)
+    async with turnlog.open(
+        ":memory:", agents=[bound], transport=transport, store=store, checkpoints=every
+    ) as log:
+        chat = await log.conversation("c", agent=bound)
+        assert (await chat.run("Go.")).output_text == "One and two and three."
+    assert texts == [True]
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, float("inf"), float("nan"), True, "1"])

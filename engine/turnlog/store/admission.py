@@ -13,6 +13,7 @@ from typing import assert_never
 from ..canonical import GENESIS
 from ..errors import IdConflict, InvalidInput, NotFound, StaleEpoch, VersionConflict
 from ..events import ConversationStarted, Fork
+from ..index import Put
 from ..ports import Append
 
 
@@ -57,12 +58,20 @@ def check(append: Append) -> None:
 
 def _encodable(append: Append) -> None:
     """Names must be text that a database can hold: lone surrogates are not."""
-    names = {append.conversation}
+    names = {append.conversation, *append.absent}
     names.update(name for one in append.events for name in (one.id, one.actor, one.turn or ""))
+    for one in append.changes:
+        if isinstance(one, Put):
+            names.update((one.item_id or "", one.call_id or "", one.response or ""))
     try:
         "".join(names).encode()
     except UnicodeEncodeError as error:
-        raise InvalidInput(f"an id or actor of the append is not valid text: {error}") from error
+        wrong = next(name for name in sorted(names) if not _is_text(name))
+        raise InvalidInput(f"the id or actor {wrong!a} is not valid text: {error}") from error
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def is_stored(append: Append, found: Mapping[str, tuple[int, bytes]]) -> bool:

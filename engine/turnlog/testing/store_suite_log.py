@@ -147,6 +147,12 @@ class LogSuite(Opens):
     async def test_names_must_be_text(self) -> None:
         async with self.one() as store:
             await raises(InvalidInput, store.append(Author("\ud800").begin()))
+            author, item = Author("c"), {"type": "message", "role": "user", "content": "x"}
+            await store.append(author.begin())
+            odd = author.write(added("k", item={**item, "id": "msg_\udfff"}))
+            refused = await raises(InvalidInput, store.append(odd))
+            assert r"'msg_\udfff' is not valid text" in str(refused)
+            assert [one.version for one in await store.events("c")] == [1]
 
     async def test_the_first_event_must_follow_what_is_stored(self) -> None:
         async with self.one() as store:
