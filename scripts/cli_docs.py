@@ -24,7 +24,7 @@ HEAD = """\
 
 Made by `python scripts/cli_docs.py` from the command's own help; a test keeps it current.
 
-    turnlog chat agent.db hello "Hi there"            # one message; the answer goes to stdout
+    turnlog chat agent.db hello "Hi there" --model gpt-5.5   # one message; answered on stdout
     turnlog chat agent.db hello                       # a conversation, until Ctrl-D
     turnlog chat agent.db hello "Hi" --script replies.json    # no key, no network
     turnlog log agent.db hello                        # what happened, when, and by whom

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
 import signal
 import sqlite3
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import EntryPoints
 from pathlib import Path
 
@@ -15,11 +18,18 @@ from rich.text import Text
 
 import turnlog
 from turnlog.canonical import Json, array, obj, objects, text
+from turnlog.cli.app import in_a_line
 from turnlog.cli.hints import waiting as show_waiting
 from turnlog.cli.looking import was_left
 from turnlog.cli.opening import Nowhere
 from turnlog.cli.serving import simulator
-from turnlog.errors import ConfigurationError, NotSupported
+from turnlog.errors import (
+    ConfigurationError,
+    NotSupported,
+    StoreUnavailable,
+    TurnlogError,
+    Waiting,
+)
 from turnlog.ports import Create
 from turnlog.state import Parent
 from turnlog.testing import call, scripted
@@ -106,7 +116,10 @@ def test_what_waits_is_told_with_what_can_be_done(desk: Desk) -> None:
     assert f"turnlog approve {desk.db} c1 call_" in ran.err
     again = desk.chat("c1", "Hello?", {"text": "Never asked."})
     assert again.code == 4
-    assert again.err.startswith("error: ")
+    told, hint = again.err.splitlines()
+    assert told.startswith("error: turn turn_")
+    assert told.endswith(" waits (approval): answer or resume it")
+    assert hint == f"  turnlog show {desk.db} c1 says what can be done"
 
 
 def test_waiting_with_json_says_no_more_than_json(desk: Desk) -> None:
@@ -521,10 +534,63 @@ def test_files_that_cannot_be_read_or_written(answered: Desk) -> None:
     assert (ran.code, "cannot be read" in ran.err) == (2, True)
 
 
+@pytest.mark.parametrize("name", ["agent.db", "./agent.db", "link", "agent.db-wal", "other.db"])
+def test_an_export_replaces_no_database(answered: Desk, name: str) -> None:
+    other = answered.path / "other.db"
+    other.write_bytes(Path(answered.db).read_bytes())
+    (answered.path / "link").symlink_to("agent.db")
+    ran = answered.run("export", "agent.db", "-o", name)
+    assert (ran.code, ran.err) == (
+        2,
+        f"error: {name} is a database, or belongs to one: name another file for the export\n",
+    )
+    for db in (answered.db, str(other)):
+        assert answered.run("verify", db).code == 0
+
+
+def test_an_export_goes_where_a_link_leads_and_takes_nothing_else(answered: Desk) -> None:
+    part, there, link, gone = (answered.path / name for name in ("c.part", "c", "link", "gone"))
+    part.write_text("mine")
+    there.write_text("an older export")
+    link.symlink_to("c")
+    gone.symlink_to("d")
+    usual = there.stat().st_mode
+    for output, file in ((there, there), (link, there), (gone, answered.path / "d")):
+        assert answered.run("export", answered.db, "-o", str(output)).code == 0
+        assert len(file.read_text().splitlines()) == 10
+        assert (file.stat().st_mode, file.is_symlink()) == (usual, False)
+    assert (part.read_text(), link.is_symlink(), gone.is_symlink()) == ("mine", True, True)
+    assert not list(answered.path.glob(".turnlog-*"))
+
+
+def test_an_export_to_a_device(answered: Desk) -> None:
+    pipe = answered.path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        assert answered.run("export", answered.db, "-o", str(pipe)).code == 0
+        assert len(read.result(20).splitlines()) == 10
+    assert pipe.is_fifo()
+    assert len(answered.run("export", answered.db, "-o", "/dev/stdout").lines) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("desk.py/x", "Not a directory"),
+        ("x" * 300, "File name too long"),
+        (".", "Is a directory"),
+    ],
+)
+def test_an_export_that_cannot_be_written_is_one_line(answered: Desk, name: str, why: str) -> None:
+    ran = answered.run("export", answered.db, "-o", name)
+    assert (ran.code, ran.err) == (2, f"error: {name} cannot be written: {why}\n")
+
+
 def test_an_export_that_fails_leaves_no_file(answered: Desk) -> None:
     file = answered.path / "c.jsonl"
     assert answered.run("export", answered.db, "c1", "c9", "-o", str(file)).code == 3
-    assert sorted(path.name for path in answered.path.glob("c.jsonl*")) == []
+    assert not [*answered.path.glob("c.jsonl*"), *answered.path.glob(".turnlog-*")]
 
 
 def test_export_of_an_empty_database(desk: Desk) -> None:
@@ -567,9 +633,132 @@ async def test_a_command_that_only_looks_has_no_way_to_a_provider() -> None:
         await anext(nowhere.send(Create(body={})))
 
 
-def test_a_missing_key_is_named(desk: Desk) -> None:
-    ran = desk.run("chat", desk.db, "c1", "Hi", "--model", "gpt-5.5")
-    assert (ran.code, "OPENAI_API_KEY" in ran.err) == (2, True)
+NO_KEY = "error: no key for openai: set OPENAI_API_KEY\n"
+CLEAR = ("--base-url", "http://example.com/v1", "--profile", "openai")
+
+
+def test_a_missing_key_is_named_before_a_database_is_made(waiting: Desk) -> None:
+    new = str(waiting.path / "new.db")
+    for more in ((), CLEAR, ("--transport", "http"), ("--transport", "websocket")):
+        for db in (waiting.db, new):
+            ran = waiting.run("chat", db, "c1", "Hi", "--model", "gpt-5.5", *more)
+            assert (ran.code, ran.err) == (2, NO_KEY)
+    for command in (("resume", waiting.db, "c1"), ("work", waiting.db)):
+        ran = waiting.run(*command)
+        assert (ran.code, ran.err.splitlines(keepends=True)[-1]) == (2, NO_KEY)
+    assert not list(waiting.path.glob("new.db*"))
+
+
+def test_what_is_wrong_with_an_address_is_no_missing_key(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    ran = desk.run("chat", desk.db, "c1", "Hi", "--model", "gpt-5.5", *CLEAR)
+    assert (ran.code, "would get the key in the clear" in ran.err) == (2, True)
+
+
+def test_a_missing_model_is_asked_for_before_a_database_is_made(answered: Desk) -> None:
+    for db, id in ((str(answered.path / "new.db"), "c1"), (answered.db, "c2")):
+        ran = answered.run("chat", db, id, "Hi", "--base-url", "http://127.0.0.1:9/v1")
+        assert (ran.code, ran.err) == (
+            2,
+            "error: say which model: --model, TURNLOG_MODEL or --agents\n",
+        )
+    assert not list(answered.path.glob("new.db*"))
+    assert [row["id"] for row in answered.run("ls", answered.db, "--json").json] == ["c1"]
+
+
+# -- a database that fails -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (StoreUnavailable("the disk is full"), 5, "error: the disk is full"),
+        (Waiting("await turn.resume()"), 4, "has no process any more"),
+    ],
+)
+def test_a_turn_that_stopped_says_how_it_goes_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, error: TurnlogError, code: int, told: str
+) -> None:
+    async def peek(turn: object) -> None:
+        raise error
+
+    monkeypatch.setattr(turnlog.Turn, "peek", peek)
+    ran = desk.chat("c1", "Hi", {"text": "Hello."})
+    assert ran.code == code
+    first, second, *_ = ran.err.splitlines()
+    assert told in first and "await" not in ran.err
+    assert second == f"  turnlog resume {desk.db} c1 --agents MODULE:NAME goes on"
+
+
+FULL = """
+import atexit, resource, turnlog
+
+def limit(size):
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    )
+
+@turnlog.tool
+def fill() -> str:
+    limit(0)
+    return "Nothing can be written any more."
+
+atexit.register(limit, resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+agent = turnlog.Agent("full", model="gpt-5.5", tools=[fill])
+"""
+
+
+def test_a_disk_that_fills_is_told_without_a_traceback(desk: Desk) -> None:
+    (desk.path / "full.py").write_text(FULL)
+    script = desk.script({"call": "fill"}, {"text": "Never asked."})
+    command = ["chat", desk.db, "c1", "Fill it.", "--script", script, "--agents", "full:agent"]
+    done = subprocess.run([*COMMAND, *command], check=False, capture_output=True, text=True)
+    assert done.returncode == 5, done.stderr
+    assert "Traceback" not in done.stderr
+    assert f"turnlog resume {desk.db} c1 " in done.stderr.splitlines()[-1]
+
+
+def test_what_a_user_s_code_raised_is_logged_with_its_place() -> None:
+    for error, shown in ((ValueError("theirs"), True), (StoreUnavailable("ours"), False)):
+        logged = logging.makeLogRecord({"exc_info": (type(error), error, None)})
+        assert in_a_line(logged)
+        assert (logged.exc_info is not None) is shown
+    assert in_a_line(logging.makeLogRecord({}))
+
+
+# -- output that cannot be written ---------------------------------------------------------
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["ls", "verify", "export"])
+def test_a_full_stdout_is_one_line(
+    answered: Desk, monkeypatch: pytest.MonkeyPatch, command: str, unbuffered: str
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, command, answered.db], check=False, stdout=full, stderr=subprocess.PIPE
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"error: nothing more can be written: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_left_is_not_told(
+    answered: Desk, monkeypatch: pytest.MonkeyPatch, unbuffered: str
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*COMMAND, "ls", answered.db]
+    done = subprocess.run(command, check=False, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_serve_simulator_announces_its_address_and_stops(desk: Desk) -> None:
@@ -612,6 +801,45 @@ def test_the_database_may_be_named_once_for_all(
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("chat", "{db}", "Hi", "--script", "script.json"),
+        ("chat", "--script", "script.json", "{db}", "Hi"),
+        ("chat", "other.db", "c1", "Hi", "--script", "script.json"),
+        ("show", "{db}", "c1"),
+        ("show", "./agent.db"),
+        ("verify", "{db}"),
+        ("verify", "c1", "{db}"),
+        ("ls", "{db}"),
+        ("backup", "{db}", "copy.db"),
+    ],
+)
+def test_a_database_that_is_named_twice_is_no_conversation(
+    answered: Desk, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    answered.script({"text": "Never asked."})
+    Path("other.db").write_bytes(Path(answered.db).read_bytes())
+    given = [one.format(db=answered.db) for one in arguments]
+    told = f" names the database already, {answered.db}: leave DB out ("
+    ran = answered.run("--db", answered.db, *given)
+    assert (ran.code, ran.err.startswith(f"error: --db{told}")) == (2, True), ran.err
+    monkeypatch.setenv("TURNLOG_DB", answered.db)
+    ran = answered.run(*given)
+    assert (ran.code, ran.err.startswith(f"error: TURNLOG_DB{told}")) == (2, True), ran.err
+    assert [row["id"] for row in answered.run("ls", "--json").json] == ["c1"]
+
+
+def test_files_of_other_kinds_are_no_database_named_twice(answered: Desk) -> None:
+    (answered.path / "c2").mkdir()
+    assert answered.chat("c2", "Hi", {"text": "Hello."}).code == 0
+    assert answered.run("--db", answered.db, "show", "c2").code == 0
+    other = str(answered.path / "other.db")
+    assert answered.run("--db", answered.db, "backup", other).code == 0
+    again = answered.run("--db", answered.db, "backup", other)
+    assert "is there already" in again.err
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
         (("show", "no.db", "c1"), 3, "no.db"),
@@ -623,9 +851,16 @@ def test_the_database_may_be_named_once_for_all(
         (("fork", "agent.db", "c1", "c1"), 2, "there is a conversation 'c1' already"),
         (("ls", "agent.db", "--since", "yesterday"), 2, "'yesterday' is no time"),
         (("ls", "agent.db", "--metadata", "x"), 2, "takes NAME=VALUE"),
-        (("ls", "agent.db", "--status", "asleep"), 2, "asleep"),
+        (("ls", "agent.db", "--status", "asleep"), 2, "error: --status is one of idle, busy"),
         (("chat", "agent.db", "c1", "", "--script", "script.json"), 2, "empty"),
-        ((*CHAT, "--script", "no.json"), 2, "no.json cannot be read"),
+        ((*CHAT, "--script", "no.json"), 2, "error: no.json cannot be read: No such file"),
+        ((*CHAT, "--transcript", "no.json"), 2, "error: no.json cannot be read: No such file"),
+        ((*CHAT, "--script", "desk.py"), 2, "error: desk.py: not readable as JSON"),
+        ((*CHAT, "--transcript", "script.json"), 2, "error: script.json: exchange 1 has no"),
+        (("serve-simulator", "--script", "desk.py"), 2, "error: desk.py: not readable as JSON"),
+        (("log", "agent.db", "c1", "--turn", "turn_9"), 3, "no turn 'turn_9'"),
+        (("log", "agent.db", "c1", "--turn", "turn_9", "-f"), 3, "no turn 'turn_9'"),
+        (("log", "agent.db", "--turn", "turn_9"), 3, "no turn 'turn_9' in agent.db"),
         (
             (*CHAT, "--script", "script.json", "--transport", "http"),
             2,
@@ -635,7 +870,7 @@ def test_the_database_may_be_named_once_for_all(
         ((*CHAT, "--option", "=x"), 2, "takes NAME=VALUE"),
         ((*CHAT, "--agents", "desk"), 2, "takes MODULE:NAME"),
         ((*CHAT, "--agents", "nowhere:a"), 2, "no module 'nowhere'"),
-        ((*CHAT, "--agents", "desk:nobody"), 2, "is no Agent"),
+        ((*CHAT, "--agents", "desk:nobody"), 2, "desk has no 'nobody'"),
         ((*CHAT, "--agents", "desk:not_agents"), 2, "is no Agent"),
         ((*CHAT, "--agents", "desk:empty"), 2, "is no Agent"),
         (("nonsense",), 2, "nonsense"),

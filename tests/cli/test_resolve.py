@@ -150,7 +150,9 @@ def test_a_late_answer_replaces_an_abandonment_that_was_not_sent(desk: Desk) -> 
     more = ("--script", script, "--agents", "desk:support")
     assert desk.run("resume", desk.db, "c1", *more).code == 0
     gone = desk.run("resolve", desk.db, "c1", call, "--answer", "too late")
-    assert (gone.code, "no call" in gone.err) == (3, True)
+    assert (gone.code, gone.err) == (4, f"error: call '{call}' was answered already, by user\n")
+    none = desk.run("resolve", desk.db, "c1", "call_9", "--answer", "x")
+    assert (none.code, "no call call_9" in none.err) == (3, True)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,6 @@ from __future__ import annotations
 
 def main() -> None:
     """The command `turnlog`."""
-    from .app import app
+    from .app import run
 
-    app()
+    run()

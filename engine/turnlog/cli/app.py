@@ -6,6 +6,11 @@ with an exit code for scripts; any other is a defect, and shows its traceback.
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
+import sys
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from ..errors import (
     Conflict,
+    InvalidInput,
     NotFound,
     NotPending,
     ProviderError,
@@ -24,6 +30,7 @@ from ..errors import (
     Waiting,
 )
 from . import doctor, history, local, looking, moving, serving, settling, talking, working
+from .options import is_database
 
 EPILOG = (
     "Exit codes: 0 ok; 1 something was found, or a turn did not complete; 2 wrong usage; 3 not"
@@ -55,12 +62,9 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except TurnlogError as error:
-            from .screen import Screen, one_line
+            from .screen import Screen
 
-            screen = Screen()
-            screen.note(f"error: {one_line(str(error), 1000)}", style="red")
-            for hint in getattr(error, "__notes__", ()):
-                screen.note(f"  {one_line(hint, 1000)}", style="dim")
+            Screen().error(error)
             raise typer.Exit(exit_code(error)) from error
 
 
@@ -68,9 +72,18 @@ class OnDatabase(TyperCommand):
     """A command whose first argument is the database, unless `turnlog --db` has named it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the database that the group was given before the other arguments."""
+        """Put the database that the group was given before the other arguments.
+
+        Raises InvalidInput where it is named once more.
+        """
         db = ctx.parent.params.get("db") if ctx.parent is not None else None
-        return super().parse_args(ctx, [db, *args] if db else args)
+        if not db or ctx.resilient_parsing:
+            return super().parse_args(ctx, [db, *args] if db else args)
+        takes_file = any(one.name == "file" for one in self.params)
+        _check_once(ctx.parent, db, args[:1], others=not takes_file)
+        rest = super().parse_args(ctx, [db, *args])
+        _check_once(ctx.parent, db, [ctx.params.get("id"), *(ctx.params.get("ids") or ())])
+        return rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run it; where a turn or a call stands in the way, say how to look at that."""
@@ -80,6 +93,16 @@ class OnDatabase(TyperCommand):
             of = ctx.params
             error.add_note(f"turnlog show {of['db']} {of.get('id', 'ID')}  says what can be done")
             raise
+
+
+def _check_once(group: Any, db: str, given: Iterable[str | None], *, others: bool = True) -> None:
+    """Raise InvalidInput where an argument is the database, or with `others` any database."""
+    for one in given:
+        same = one is not None and os.path.realpath(one) == os.path.realpath(db)
+        if one and (same or (others and is_database(one))):
+            asked = group.get_parameter_source("db").name == "COMMANDLINE"
+            source = "--db" if asked else "TURNLOG_DB"
+            raise InvalidInput(f"{source} names the database already, {db}: leave DB out ({one})")
 
 
 app = typer.Typer(
@@ -145,3 +168,38 @@ for _command in (
 app.command("serve-simulator")(serving.serve_simulator)
 app.add_typer(local.local, name="local")
 app.command("doctor")(doctor.doctor)
+
+
+def run() -> None:
+    """Run the command. Raises SystemExit, also where what it printed cannot be written."""
+    (logging.lastResort or logging.NullHandler()).addFilter(in_a_line)
+    try:
+        app()
+    except (OSError, SystemExit) as end:
+        error = _unwritten(end)
+        if error is None:
+            raise
+        if error.errno != errno.EPIPE:
+            typer.echo(f"error: nothing more can be written: {error.strerror}", err=True)
+        raise SystemExit(1) from None
+
+
+def in_a_line(record: logging.LogRecord) -> bool:
+    """Have an error of turnlog's that is logged say no more than its message."""
+    if record.exc_info is not None and isinstance(record.exc_info[1], TurnlogError):
+        record.exc_info = None
+    return True
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def _unwritten(end: BaseException) -> OSError | None:
+    """Why what was printed cannot be written; None where the command ended for another reason."""
+    try:
+        print(end="", flush=True)
+    except OSError as error:
+        # What is left is thrown away, or the end of the process would fail to write it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return end if isinstance(end, OSError) and end.errno in _FULL and not end.filename else None

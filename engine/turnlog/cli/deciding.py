@@ -12,7 +12,8 @@ from ..call import Call
 from ..canonical import loads
 from ..conversation import Conversation
 from ..decide_calls import Verb
-from ..errors import InvalidInput, NotFound, NotPending
+from ..errors import AlreadyAnswered, InvalidInput, NotFound, NotPending
+from ..events import CallAbandoned, CallAnswered, CallRejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ async def carry_out(call: Call, decision: Decision, *, by: str) -> None:
 async def find_call(conversation: Conversation, given: str | None) -> Call:
     """The call that is meant, among those that wait; by its id also one that was abandoned.
 
-    Raises NotFound, and InvalidInput where several are meant.
+    Raises NotFound, AlreadyAnswered, and InvalidInput where several are meant.
     """
     waiting = (await conversation.state()).pending
     try:
@@ -100,8 +101,23 @@ async def find_call(conversation: Conversation, given: str | None) -> Call:
         try:
             return await conversation.call(given)
         except NotPending:
-            pass
+            await _check_open(conversation, given)
         raise
+
+
+async def _check_open(conversation: Conversation, call: str) -> None:
+    """Raise AlreadyAnswered where the log says what became of a call."""
+    for one in reversed(await conversation.events()):
+        match one.event:
+            case (
+                CallAnswered(call=settled)
+                | CallRejected(call=settled)
+                | CallAbandoned(call=settled)
+            ) if settled == call:
+                said = one.tag.removeprefix("call.")
+                raise AlreadyAnswered(f"call {call!r} was {said} already, by {one.actor}")
+            case _:
+                pass
 
 
 async def decide(call: Call, *, allowed: bool, by: str, reason: str | None) -> Verb:

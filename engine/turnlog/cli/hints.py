@@ -54,6 +54,12 @@ def waiting(
         show(Text(safe(f"  {command.format(db=db, id=state.id)}  {does}"), style="dim"))
 
 
+def go_on(db: str, id: str) -> str:
+    """How the open turn of a conversation goes on."""
+    command, does = _GO_ON
+    return f"{command.format(db=db, id=id)}  {does}"
+
+
 def _hints(what: str, call: Call) -> list[tuple[str, str]]:
     """The commands that do something about a call, and what each does."""
     if what == "running":

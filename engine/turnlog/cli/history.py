@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import NotFound
 from .options import AsJson, Db, Id
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def log(
     async def work() -> None:
         before = 0
         async with reading(db) as opened:
+            if id and turn is not None:
+                await (await opened.get(id)).turn(turn)
             events = _of_one(opened, id, after, follow) if id else _of_all(opened, follow)
             timeline = Timeline()
             async for one in events:
@@ -62,6 +65,8 @@ def log(
                 else:
                     _tell(screen, one, words, before, named=id is None)
                 before = one.time
+        if turn is not None and id is None and not before:
+            raise NotFound(f"there is no turn {turn!r} in {db}")
 
     run(work())
 

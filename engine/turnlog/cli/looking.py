@@ -6,10 +6,11 @@ The one rule: they open read-only and change nothing.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import InvalidInput
 from .options import AsJson, Db, Id, moment, pairs
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..conversation import Conversation, ConversationState
     from ..log import Log
     from ..ports import ConversationRow
+    from ..state import Status
     from .screen import Screen
 
 # -- ls ------------------------------------------------------------------------------------
@@ -28,7 +30,7 @@ def ls(
     db: Db,
     *,
     status: Annotated[
-        Literal["idle", "busy", "waiting", "queued"] | None, typer.Option(help="Only those.")
+        str | None, typer.Option(metavar="<idle|busy|waiting|queued>", help="Only those.")
     ] = None,
     metadata: Annotated[
         list[str] | None,
@@ -52,13 +54,14 @@ def ls(
     from .screen import Screen
 
     screen = Screen(as_json=as_json)
+    only = _status(status)
     wanted = pairs(metadata, "--metadata")
     changed = moment(since, time.time())
 
     async def work() -> None:
         async with reading(db) as opened:
             rows = await opened.conversations(
-                after=after, limit=limit, status=status, metadata=wanted, since=changed
+                after=after, limit=limit, status=only, metadata=wanted, since=changed
             )
         if as_json:
             for row in rows:
@@ -69,6 +72,21 @@ def ls(
             screen.note(f"perhaps more: add --after {rows[-1].id}")
 
     run(work())
+
+
+_STATUSES: dict[str, Status] = {
+    "idle": "idle",
+    "busy": "busy",
+    "waiting": "waiting",
+    "queued": "queued",
+}
+
+
+def _status(given: str | None) -> Status | None:
+    """A status by its name; raises InvalidInput for another one."""
+    if given is None or given in _STATUSES:
+        return _STATUSES.get(given or "")
+    raise InvalidInput(f"--status is one of {', '.join(_STATUSES)}, not {given!r}")
 
 
 def _list(screen: Screen, rows: list[ConversationRow]) -> None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
+from stat import S_ISREG
 from typing import IO, TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from ..errors import InvalidInput
-from .options import AsJson, Db
+from .options import AsJson, Db, is_database
 
 if TYPE_CHECKING:
     from ..log import Log
@@ -123,7 +125,7 @@ def export(
             chosen = [id async for id in _chosen(opened, ids)]
             if not chosen:
                 raise InvalidInput(f"{db} holds no conversation to export")
-            with _written(output) as file, screen.err.status("exporting"):
+            with _written(output, db) as file, screen.err.status("exporting"):
                 count = -1
                 async for line in opened.export(*chosen):
                     file.write(f"{line}\n")
@@ -136,22 +138,54 @@ def export(
 
 
 @contextmanager
-def _written(output: str) -> Generator[TextIO]:
-    """A file that is there when it is whole; raises InvalidInput where it cannot be written."""
-    if output == "-":
+def _written(output: str, db: str) -> Generator[TextIO]:
+    """Where to write; raises InvalidInput where that cannot be, or would replace a database."""
+    if output in ("-", "/dev/stdout"):
         yield sys.stdout
         return
-    part = Path(f"{output}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
+        mode = _mode(output)
+        if mode is not None and not S_ISREG(mode):
+            with open(output, "w", encoding="utf-8", newline="\n") as file:
+                yield file
+            return
+        path = os.path.realpath(output)
+        if path in _files_of(db) or (mode is not None and is_database(path)):
+            raise InvalidInput(
+                f"{output} is a database, or belongs to one: name another file for the export"
+            )
+        with _whole(path) as file:
+            yield file
+    except OSError as error:
+        raise InvalidInput(f"{output} cannot be written: {error.strerror}") from error
+
+
+def _mode(path: str) -> int | None:
+    """What kind of file it is, behind symbolic links; None where there is none."""
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _files_of(db: str) -> list[str]:
+    path = os.path.realpath(db)
+    return [f"{path}{suffix}" for suffix in ("", "-wal", "-shm", "-owners")]
+
+
+@contextmanager
+def _whole(path: str) -> Generator[TextIO]:
+    """A file that is put in its place when it is whole."""
+    part = os.path.join(os.path.dirname(path), f".turnlog-{token_hex(8)}.part")
+    try:
+        with open(part, "x", encoding="utf-8", newline="\n") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        part.replace(output)
-    except OSError as error:
-        raise InvalidInput(f"{output} cannot be written: {error.strerror}") from error
+        os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.unlink(part)
 
 
 def import_(
@@ -173,7 +207,7 @@ def import_(
     from ..exchange import SPOOL, check_lines
     from ..limits import Limits
     from ..store import MemoryStore
-    from .opening import making, run
+    from .opening import is_new, making, run
     from .screen import Screen
     from .words import counted
 
@@ -181,7 +215,7 @@ def import_(
 
     async def work(lines: Iterable[bytes]) -> None:
         with SpooledTemporaryFile[bytes](max_size=SPOOL) as again, screen.err.status("importing"):
-            if _is_new(db):
+            if is_new(db):
                 # A file that is refused must not leave an empty database behind.
                 await check_lines(MemoryStore(), _kept(lines, again), Limits())
                 again.seek(0)
@@ -200,12 +234,6 @@ def import_(
 
     with _read(file) as lines:
         run(work(lines))
-
-
-def _is_new(db: str) -> bool:
-    from ..store import IN_MEMORY
-
-    return db not in IN_MEMORY and not os.path.exists(db)
 
 
 def _kept(lines: Iterable[bytes], again: IO[bytes]) -> Iterator[bytes]:

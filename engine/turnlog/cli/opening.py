@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib import import_module
 from secrets import token_hex
 from typing import TypeVar, cast
@@ -20,9 +20,9 @@ from ..agent import Agent
 from ..canonical import Json, loads
 from ..errors import ConfigurationError, InvalidInput, NotFound, NotSupported
 from ..limits import Limits
-from ..log import Opening
+from ..log import Opening, find_transport
 from ..log import open as open_log
-from ..ports import Frame, Late, Profile, Request
+from ..ports import Endpoint, Frame, Late, Profile, Request, Transport
 from ..state import Parent
 from ..store import IN_MEMORY
 from .options import pairs
@@ -115,8 +115,42 @@ class Way:
         """The agents that `--agents` names."""
         return load_agents(self.agents) if self.agents is not None else []
 
+    async def check(self) -> None:
+        """Raise ConfigurationError where nothing can be sent: without a key, say."""
+        if self.offline:
+            return
+        endpoint = self._opening("").endpoint
+        profile, wrong = await self._wrong(endpoint)
+        if wrong is None:
+            return
+        clear = replace(endpoint, allow_insecure=True)
+        _, without = await self._wrong(clear)
+        _, keyed = await self._wrong(replace(clear, key="some"))
+        if without is not None and keyed is None and profile.key_env is not None:
+            raise ConfigurationError(f"no key for {profile.name}: set {profile.key_env}") from wrong
+        raise wrong
+
+    async def _wrong(self, endpoint: Endpoint) -> tuple[Profile, ConfigurationError | None]:
+        """What stands in the way of sending something there, if anything does."""
+        transport = self._transport(endpoint)
+        try:
+            transport.check()
+        except ConfigurationError as error:
+            return transport.profile, error
+        finally:
+            await transport.close()
+        return transport.profile, None
+
+    def _transport(self, endpoint: Endpoint) -> Transport:
+        with named(self.script or self.transcript):
+            return find_transport(self.name(), endpoint)
+
     def open(self, db: str) -> Opening:
         """A log that can reach the provider."""
+        opening = self._opening(db)
+        return replace(opening, transport=self._transport(opening.endpoint))
+
+    def _opening(self, db: str) -> Opening:
         return open_log(
             db,
             agents=self.bound(),
@@ -125,6 +159,20 @@ class Way:
             profile=self.profile,
             options=self.options(),
         )
+
+
+@contextmanager
+def named(path: str | None) -> Generator[None]:
+    """Have what is wrong with a file name the file, and once."""
+    try:
+        yield
+    except InvalidInput as error:
+        cause = error.__cause__
+        if path is not None and isinstance(cause, OSError):
+            raise InvalidInput(f"{path} cannot be read: {cause.strerror}") from error
+        if path is None or path in str(error):
+            raise
+        raise InvalidInput(f"{path}: {error}") from error
 
 
 def _value(given: str) -> Json:
@@ -152,9 +200,14 @@ def making(db: str) -> Opening:
     return open_log(db, transport=Nowhere(), limits=Limits(item_bytes=None))
 
 
+def is_new(db: str) -> bool:
+    """Whether there is no such database so far."""
+    return db not in IN_MEMORY and not os.path.exists(db)
+
+
 def existing(db: str) -> str:
     """The database, which must be there; raises NotFound."""
-    if db not in IN_MEMORY and not os.path.exists(db):
+    if is_new(db):
         raise NotFound(f"there is no database {db}: `turnlog chat {db} ID` makes one")
     return db
 
@@ -181,7 +234,9 @@ def load_agents(spec: str) -> list[Agent]:
             f"there is no module {module_name!r} in {os.getcwd()} or installed: --agents takes"
             " MODULE:NAME"
         ) from error
-    found: object = getattr(module, name, None)
+    if not hasattr(module, name):
+        raise ConfigurationError(f"{module_name} has no {name!r}: --agents takes MODULE:NAME")
+    found: object = getattr(module, name)
     agents = _agents(found)
     if not agents:
         raise ConfigurationError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, TypeAlias
 
@@ -125,6 +126,13 @@ TransportOption: TypeAlias = Annotated[
         rich_help_panel=CONNECTION,
     ),
 ]
+
+
+def is_database(path: str) -> bool:
+    """Whether a file is a database of SQLite's; what cannot be read is none."""
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+    return False
 
 
 def pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:

@@ -140,6 +140,12 @@ class Screen:
         """A word about the result, on stderr."""
         self.err.print(Text(safe(text), style=style), soft_wrap=True)
 
+    def error(self, error: Exception) -> None:
+        """What went wrong, and what can be done about it."""
+        self.note(f"error: {one_line(str(error), 1000)}", style="red")
+        for hint in getattr(error, "__notes__", ()):
+            self.note(f"  {one_line(hint, 1000)}", style="dim")
+
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
         """A table on a terminal; aligned columns, whole, in a pipe."""
         cells = [[_cell(cell) for cell in row] for row in rows]

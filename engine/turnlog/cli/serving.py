@@ -64,16 +64,19 @@ def serve_simulator(
     """
     from importlib.metadata import entry_points
 
+    from .opening import named
+
     serve = simulator(entry_points(group="turnlog.simulators", name="simulator"))
-    serve(
-        host,
-        port,
-        script=script,
-        transcript=transcript,
-        key=key,
-        connection_seconds=connection_seconds,
-        on_ready=_announce,
-    )
+    with named(script or transcript):
+        serve(
+            host,
+            port,
+            script=script,
+            transcript=transcript,
+            key=key,
+            connection_seconds=connection_seconds,
+            on_ready=_announce,
+        )
 
 
 def _announce(running: Running) -> None:

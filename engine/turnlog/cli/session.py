@@ -17,16 +17,16 @@ from rich.text import Text
 
 from ..call import Call
 from ..conversation import Conversation, ConversationState
-from ..errors import NotFound, TurnlogError
+from ..errors import ConfigurationError, NotFound, StoreError, TurnlogError, Waiting
 from ..log import Log
 from ..result import TurnResult
 from ..turn import Turn
 from ..updates import Cursor
 from .background import Background
 from .deciding import decide
-from .hints import waiting
-from .opening import Way
-from .screen import Screen, one_line, safe
+from .hints import go_on, waiting
+from .opening import Way, is_new
+from .screen import Screen, safe
 from .telling import Telling
 from .words import call_words, counted, given_to, item_words
 
@@ -81,6 +81,24 @@ class Session:
         )
         return state
 
+    async def begin(self) -> ConversationState | None:
+        """Open the log for messages; as `open`, and it makes no database where none can be sent.
+
+        Raises ConfigurationError where nothing says which model, or there is no key.
+        """
+        if is_new(self.db):
+            self._check_model(None)
+        await self._way.check()
+        state = await self.open()
+        self._check_model(state)
+        return state
+
+    def _check_model(self, state: ConversationState | None) -> None:
+        configured = state is not None and state.head.config is not None
+        way = self._way
+        if not (configured or self._model or way.offline or way.bound()):
+            raise ConfigurationError("say which model: --model, TURNLOG_MODEL or --agents")
+
     async def close(self) -> None:
         """Close the log; a turn that still runs is stopped, to be resumed."""
         if self._log is not None:
@@ -88,7 +106,12 @@ class Session:
 
     async def say(self, message: str) -> TurnResult[str]:
         """Send a message, and tell what happens until the turn ends or waits."""
-        turn = await self._conversation.send(message, by=self._by)
+        try:
+            turn = await self._conversation.send(message, by=self._by)
+        except Waiting as error:
+            paused = (await self.state()).paused
+            said = f"turn {error.turn} waits ({paused}): answer or resume it"
+            raise Waiting(said, turn=error.turn) from error
         return await self._watched(turn, None)
 
     async def state(self) -> ConversationState:
@@ -104,6 +127,7 @@ class Session:
         state = await self.state()
         if state.turn is None:
             return None
+        await self._way.check()
         after = self.telling.cursor or Cursor(state.version)
         turn = await self._conversation.turn(state.turn)
         return await self._watched(await turn.resume(), after)
@@ -124,12 +148,23 @@ class Session:
 
     async def _watched(self, turn: Turn[str], after: Cursor | None) -> TurnResult[str]:
         self.telling.wait()
+        # From the start, so that it hears what stops the turn.
+        ended = asyncio.create_task(turn.peek())
         try:
             async for update in turn.updates(after):
                 self.telling.update(update)
-            result = await turn.peek()
+            result = await ended
+        except Waiting as error:
+            left = Waiting(f"turn {turn.id} has no process any more", turn=turn.id)
+            left.add_note(go_on(self.db, self.id))
+            raise left from error
+        except StoreError as error:
+            error.add_note(go_on(self.db, self.id))
+            raise
         finally:
             self.telling.over()
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
             await asyncio.shield(turn.leave())
         self.telling.result(result)
         return result
@@ -150,24 +185,26 @@ class _Open:
 
 
 @contextmanager
-def _opened(session: Session) -> Generator[_Open]:
+def _opened(
+    session: Session, opening: Coroutine[Any, Any, ConversationState | None]
+) -> Generator[_Open]:
     with Background() as loop:
         try:
-            yield _Open(session, loop, loop.run(session.open()))
+            yield _Open(session, loop, loop.run(opening))
         finally:
             loop.run(session.close())
 
 
 def say_once(session: Session, message: str) -> int:
     """Send one message, and wait; the exit code."""
-    with _opened(session) as open_:
+    with _opened(session, session.begin()) as open_:
         result = open_.loop.run(session.say(message))
         return _ending(open_, _answered(open_, result))
 
 
 def continue_once(session: Session) -> int:
     """Continue the open turn, and wait; the exit code."""
-    with _opened(session) as open_:
+    with _opened(session, session.open()) as open_:
         if open_.found is None:
             raise NotFound(f"there is no conversation {session.id!r} in {session.db}")
         return _ending(open_, _answered(open_, open_.loop.run(session.go_on())))
@@ -188,7 +225,7 @@ def converse(session: Session) -> None:
     with suppress(ImportError):
         # It makes `input` edit its line.
         import_module("readline")
-    with _opened(session) as open_:
+    with _opened(session, session.begin()) as open_:
         _greet(open_)
         while (message := _asked("> ")) is not None:
             if message:
@@ -218,7 +255,7 @@ def _turn(open_: _Open, message: str | None) -> None:
     except KeyboardInterrupt:
         session.screen.note("cancelled", "yellow")
     except TurnlogError as error:
-        session.screen.note(f"error: {one_line(str(error), 1000)}", "red")
+        session.screen.error(error)
 
 
 def _answered(open_: _Open, result: TurnResult[str] | None) -> TurnResult[str] | None:

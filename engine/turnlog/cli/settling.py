@@ -288,8 +288,8 @@ def recover(
     """Settle turns whose process died.
 
     What is known is recorded, and nothing is started. The provider may be asked what became of a
-    response. Owners that only beat are watched for half a minute first. `turnlog resume` continues,
-    and so does `turnlog work`.
+    response: that needs the --base-url, --profile and key that the turns had. Owners that only beat
+    are watched for half a minute first. `turnlog resume` continues, and so does `turnlog work`.
     """
     import asyncio
 

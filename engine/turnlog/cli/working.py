@@ -92,7 +92,9 @@ def work(
         def report(done: WorkReport) -> None:
             _tell(screen, done, as_json=as_json)
 
-        async with way.open(existing(db)) as opened:
+        existing(db)
+        await way.check()
+        async with way.open(db) as opened:
             screen.note("at work until interrupted")
             if agents is None:
                 screen.note("no --agents: only conversations without an agent go on here")
