@@ -51,7 +51,6 @@ Act: TypeAlias = Callable[[Draft], Awaitable[Lease | None]]
 Errand: TypeAlias = Callable[[], Coroutine[None, None, None]]
 """Something that nobody waits for."""
 
-
 _MOMENT = 0.001
 
 logger = logging.getLogger(__name__)
@@ -374,7 +373,7 @@ class Engine:
         """
         for id in sorted(ids):
             if await self.store.find(conversation, item_id=id):
-                raise already_present(id)
+                raise already_present(id) from None
 
     async def catch_up(self, conversation: str) -> None:
         """Take in what another process has written to a conversation that is run here."""

@@ -19,7 +19,7 @@ from .state import State
 
 async def manual_turn(engine: Engine, conversation: str) -> State | None:
     """The state of a conversation, where its open turn is one whose tools the caller runs."""
-    head = await engine.store.head(conversation)
+    head = await engine.look(conversation)
     turn = head.state.turn if head is not None else None
     return head.state if head is not None and turn is not None and turn.manual else None
 

@@ -213,11 +213,9 @@ async def test_a_turn_may_begin_while_the_one_before_still_tidies_up() -> None:
         await tidy.wait()
 
     held = agent(add, deps=deps)
+    answers = [call("add", a=1, b=2), text("One."), text("Two.")]
     async with (
-        talking([call("add", a=1, b=2), text("One."), text("Two.")], held, store=store) as (
-            chat,
-            _,
-        ),
+        talking(answers, held, store=store) as (chat, _),
         opened([text("Zero.")], agent(), store=store.beside()) as other,
     ):
         elsewhere = await other.conversation("c", agent="test")

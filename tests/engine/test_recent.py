@@ -129,6 +129,15 @@ async def test_a_new_conversation_and_one_of_another_process_are_read_once() -> 
             assert (await turn.result()).output_text == "Two."
 
 
+async def test_a_request_reads_the_head_once_too() -> None:
+    store, bound = Counting(), agent()
+    async with opened([text("One."), text("Two.")], bound, store=store) as log:
+        await (await log.conversation("before", agent=bound)).request("Go.")
+        before = store.read
+        assert (await (await log.conversation("c", agent=bound)).request("Go.")).status
+        assert store.read == before + 1
+
+
 async def test_a_conversation_that_another_process_has_begun_meanwhile_is_not_new() -> None:
     async with two() as (chat, there):
         engine = chat._engine  # pyright: ignore[reportPrivateUsage]

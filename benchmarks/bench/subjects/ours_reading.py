@@ -232,6 +232,7 @@ async def _used(log: Log, name: str, count: int) -> list[Conversation]:
 async def _traced(log: Log, count: int) -> float:
     """The bytes that Python allocates for each, and does not give back."""
     tracemalloc.start()
+    # More than are remembered (`recent.KEPT`): what replaces those is traced, and they were not.
     handles = await _used(log, "warm", 300)
     before, _ = tracemalloc.get_traced_memory()
     handles += await _used(log, "traced", count)

@@ -28,7 +28,7 @@ def back_up(address: str, name: str, target: Path) -> None:
     try:
         part.unlink(missing_ok=True)
         part.touch(mode=0o600, exist_ok=False)
-        _copy(address, name, part)
+        _copy(address, name, part, str(target))
         _settle(part)
         os.link(part, target)  # unlike a move, it does not replace what came meanwhile
         _settle(target.parent)
@@ -41,7 +41,7 @@ def back_up(address: str, name: str, target: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def _copy(address: str, name: str, part: Path) -> None:
+def _copy(address: str, name: str, part: Path, target: str) -> None:
     source = None
     copy = sqlite3.connect(part, isolation_level=None)
     try:
@@ -50,7 +50,7 @@ def _copy(address: str, name: str, part: Path) -> None:
         source.backup(copy, pages=-1)
     except FAILED as error:
         full = primary(error) == sqlite3.SQLITE_FULL  # what is read does not grow
-        raise translate(error, str(part.with_suffix("")) if full else name) from error
+        raise translate(error, target if full else name) from error
     finally:
         copy.close()
         if source is not None:
